@@ -1,0 +1,243 @@
+# %% [markdown]
+"""DCGAN256, 256×256: flipped soft labels, instance noise and a larger kernel.
+
+Source: t0nberryking/DCGAN256, a modification of manicman1999/GAN256 (both on GitHub).
+Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Sønderby et al. 2016,
+arxiv.org/abs/1610.04490 (instance noise).
+Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels, filled up to
+256×256 with their background colour.
+
+    python dcgan256.py --images ./images                   # 500,000 steps, as the source
+    python dcgan256.py --images ./images --steps 1000
+
+The source's three modifications of GAN256: the first two kernels of G are 4×4, the labels are
+flipped (real is 0, generated is 1) and soft, and D sees its pictures through Gaussian noise.
+One step: D on 8 real pictures, D on 8 generated ones, then G on 16 new z. This follows the code.
+
+Deviations:
+[D1] Pictures are drawn at random, each with a random mirror. The source draws 8 neighbouring
+     files, the mirrored ones beside the originals.
+[D2] The learning rate falls when it should. The source re-reads it every 5,000 steps only,
+     when it recompiles and also forgets Adam's moments.
+[D3] D ends in a logit, and the loss is computed from it (the same number, without its clipping).
+[D4] In G's step only G is updated. The source trains both and then puts D's weights back.
+
+Oddities kept:
+[K1] Flipped labels: D's output is the probability of "generated". d_real and d_fake are
+     shown as the probability of "real" all the same, as in the other scripts.
+[K2] In D's step G runs in inference mode (moving averages), as the source's predict() did.
+[K3] G is trained towards D's soft label for real, not towards a clean 0.
+[K4] Adam's beta_1 is 0.9, where the DCGAN paper has 0.5.
+
+Verdict: see the table of results in README.md.
+"""
+
+# %% Imports and settings
+import utils  # first: keeps TensorFlow's start quiet
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+IMAGE_SHAPE = (256, 256, 3)
+LATENT_DIM = 4096  # z is uniform in [-1, 1]
+BATCH_SIZE = 16  # half of it real, half generated for D; all of it for G
+STEPS = 500_000
+LEARNING_RATE = 1e-4
+DECAY, DECAY_STEPS = 0.85, 10_000  # the rate falls by 15 % every 10,000 steps
+BETA_1 = 0.9  # [K4]
+BN_MOMENTUM = 0.7  # short memory: G runs on moving averages in D's step [K2]
+LEAKY_SLOPE = 0.2
+DROPOUT = 0.25
+INSTANCE_NOISE = 0.2  # standard deviation, pictures being in [0, 1]
+REAL_LABEL = (0.0, 0.01)  # flipped and soft: uniform between the two [K1]
+FAKE_LABEL = (0.99, 1.0)
+SAMPLE_EVERY = 1000  # steps
+SHEET = (6, 8)  # rows, columns
+
+
+# %% Generator
+def build_generator():
+    """z of shape (B, 4096) to pictures (B, 256, 256, 3) in [0, 1]."""
+    return keras.Sequential(
+        [
+            keras.Input((LATENT_DIM,)),
+            layers.Reshape((1, 1, LATENT_DIM)),
+            layers.Conv2DTranspose(256, 4, activation="relu"),  # (B, 4, 4, 256)
+            layers.Conv2D(256, 4, padding="same"),
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.ReLU(),
+            layers.UpSampling2D(),  # (B, 8, 8, 256)
+            layers.Conv2D(128, 4, padding="same"),  # (B, 8, 8, 128)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.ReLU(),
+            layers.UpSampling2D(),  # (B, 16, 16, 128)
+            layers.Conv2D(64, 3, padding="same"),  # (B, 16, 16, 64)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.ReLU(),
+            layers.UpSampling2D(),  # (B, 32, 32, 64)
+            layers.Conv2D(32, 3, padding="same"),  # (B, 32, 32, 32)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.ReLU(),
+            layers.UpSampling2D(),  # (B, 64, 64, 32)
+            layers.Conv2D(16, 3, padding="same"),  # (B, 64, 64, 16)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.ReLU(),
+            layers.UpSampling2D(),  # (B, 128, 128, 16)
+            layers.Conv2D(8, 3, padding="same", activation="relu"),  # (B, 128, 128, 8)
+            layers.UpSampling2D(),  # (B, 256, 256, 8)
+            layers.Conv2D(3, 3, padding="same", activation="sigmoid"),  # (B, 256, 256, 3)
+        ],
+        name="generator",
+    )
+
+
+# %% Discriminator
+def build_discriminator():
+    """Pictures (B, 256, 256, 3) in [0, 1] to logits (B, 1): positive means generated. [D3] [K1]"""
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE_SHAPE),
+            layers.GaussianNoise(INSTANCE_NOISE),
+            layers.Conv2D(8, 3, padding="same"),  # (B, 256, 256, 8)
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dropout(DROPOUT),
+            layers.AveragePooling2D(2),  # (B, 128, 128, 8)
+            layers.Conv2D(16, 3, padding="same"),  # (B, 128, 128, 16)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dropout(DROPOUT),
+            layers.AveragePooling2D(2),  # (B, 64, 64, 16)
+            layers.Conv2D(32, 3, padding="same"),  # (B, 64, 64, 32)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dropout(DROPOUT),
+            layers.AveragePooling2D(2),  # (B, 32, 32, 32)
+            layers.Conv2D(64, 3, padding="same"),  # (B, 32, 32, 64)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dropout(DROPOUT),
+            layers.AveragePooling2D(2),  # (B, 16, 16, 64)
+            layers.Conv2D(128, 3, padding="same"),  # (B, 16, 16, 128)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dropout(DROPOUT),
+            layers.AveragePooling2D(2),  # (B, 8, 8, 128)
+            layers.Conv2D(256, 3, padding="same"),  # (B, 8, 8, 256)
+            layers.BatchNormalization(momentum=BN_MOMENTUM),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dropout(DROPOUT),
+            layers.AveragePooling2D(2),  # (B, 4, 4, 256)
+            layers.Flatten(),  # (B, 4096)
+            layers.Dense(128),  # (B, 128)
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Dense(1),  # (B, 1)
+        ],
+        name="discriminator",
+    )
+
+
+# %% The adversarial game
+def adam(updates_per_step):
+    """Adam whose rate falls with the steps; D is updated twice in each. [D2]"""
+    rate = keras.optimizers.schedules.ExponentialDecay(
+        LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
+    )
+    return keras.optimizers.Adam(rate, beta_1=BETA_1)
+
+
+class DCGAN256(keras.Model):
+    """G and D and one step of their game: D on real, D on fakes, then G on fresh z."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.generator = build_generator()
+        self.discriminator = build_discriminator()
+        self.g_optimizer = adam(updates_per_step=1)
+        self.d_optimizer = adam(updates_per_step=2)
+        self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.means = [
+            keras.metrics.Mean(name=name)
+            for name in ("d_loss", "g_loss", "d_real", "d_fake")
+        ]
+
+    def sample_z(self, n, seed):
+        return keras.random.uniform((n, LATENT_DIM), -1, 1, seed=seed)
+
+    def soft_labels(self, n, label):
+        return keras.random.uniform((n, 1), *label, seed=self.seed_generator)
+
+    def mirror_some(self, images):
+        """Turn about every second picture left to right. [D1]"""
+        chance = keras.random.uniform((tf.shape(images)[0], 1, 1, 1), seed=self.seed_generator)
+        return tf.where(chance < 0.5, images[:, :, ::-1], images)
+
+    def update_d(self, images, label):
+        """D on one kind of pictures, minimizing its cross-entropy; gives loss and logits."""
+        variables = self.discriminator.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = self.discriminator(images, training=True)
+            loss = self.bce(self.soft_labels(tf.shape(images)[0], label), logits)
+        self.d_optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss, logits
+
+    def train_step(self, images):
+        real = self.mirror_some(tf.cast(images, tf.float32) / 255)
+        n = tf.shape(real)[0]
+
+        # 1. D, with D(x) the probability of "generated": maximize log(1 - D(x)), one update,
+        # then log D(G(z)), another.
+        d_loss_real, real_logits = self.update_d(real, REAL_LABEL)
+        z = self.sample_z(n, self.seed_generator)
+        fake = self.generator(z, training=False)  # [K2]
+        d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
+
+        # 2. G: maximize log(1 - D(G(z))), that is, be taken for real, on twice as many z.
+        z = self.sample_z(2 * n, self.seed_generator)
+        g_variables = self.generator.trainable_variables
+        with tf.GradientTape() as tape:
+            g_logits = self.discriminator(self.generator(z, training=True), training=True)
+            g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)  # [K3]
+        g_gradients = tape.gradient(g_loss, g_variables)
+        self.g_optimizer.apply(g_gradients, g_variables)  # [D4]
+
+        # 3. Bookkeeping: means over the epoch so far.
+        d_loss = d_loss_real + d_loss_fake
+        values = d_loss, g_loss, tf.sigmoid(-real_logits), tf.sigmoid(-fake_logits)  # [K1]
+        for mean, value in zip(self.means, values):
+            mean.update_state(value)
+        return {mean.name: mean.result() for mean in self.means}
+
+
+# %% Command line
+@utils.plain_errors
+def main(argv=None):
+    parser = utils.Parser(
+        "dcgan256",
+        "DCGAN for pictures of 256×256.",
+        batch_size=BATCH_SIZE,
+        length=f"{STEPS:,} steps",
+    )
+    args = parser.parse_args(argv)
+    if args.batch_size % 2:
+        parser.error("--batch-size must be even: half of it is real, half generated")
+    if not (args.epochs or args.steps):
+        args.steps = STEPS
+    keras.utils.set_random_seed(args.seed)
+    images = utils.training_images(args, IMAGE_SHAPE)
+    utils.train(
+        DCGAN256(args.seed),
+        images,
+        args,
+        sheet_size=SHEET,
+        sample_every=SAMPLE_EVERY,
+        value_range=(0, 1),
+        real_batch_size=args.batch_size // 2,
+        uniform=True,
+    )
+
+
+# %%
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+# %% [markdown]
+"""DCGAN for gray pictures, 28×28 or any size divisible by 4: MNIST and the like.
+
+Source: github.com/sliao-mi-luku/DCGAN-grayscale-MNIST-Fashion-MNIST-Food-101.
+Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Szegedy et al. 2015,
+arxiv.org/abs/1512.00567 (label smoothing).
+Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures made gray.
+
+    python dcgan_grayscale.py --dataset mnist            # 16,000 steps, as the source
+    python dcgan_grayscale.py --dataset fashion_mnist    # 9,000
+    python dcgan_grayscale.py --images ./calligraphy --img-size 64 64
+
+The source is a README with both networks and the settings; it shows no training loop. One step
+here is one of its "episodes": 32 fakes and 32 real pictures for D, then 32 new z for G.
+
+Deviations:
+[D1] In D's step G runs in training mode. The source does not say how.
+[D2] D's real and fake pictures pass it as two batches and their losses are averaged, the same
+     as one batch of 64: D has no batch normalization.
+[D3] D ends in a logit, and the loss is computed from it (the same number, without its clipping).
+[D4] Pictures of other shapes are padded, not stretched. Heights and widths may differ.
+
+Oddities kept:
+[K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G.
+[K2] Label smoothing is two-sided, for D and for G: 1 becomes 0.95, 0 becomes 0.05.
+[K3] The first layer of G and all of D are without batch normalization.
+[K4] D's last layer keeps Keras' default initializer.
+
+Verdict: see the table of results in README.md.
+"""
+
+# %% Imports and settings
+import utils  # first: keeps TensorFlow's start quiet
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+IMG_SIZE = (28, 28)  # height, width
+LATENT_DIM = 100  # z is standard normal
+BATCH_SIZE = 32  # real pictures, and latent vectors, per half step
+STEPS = {"mnist": 16_000, "fashion_mnist": 9_000, "kmnist": 16_000}
+LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's: slow and steady
+LABEL_SMOOTHING = 0.1  # [K2]
+LEAKY_SLOPE = 0.2  # DCGAN sec. 3
+SAMPLE_EVERY = 500  # steps
+SHEET = (8, 8)  # rows, columns
+
+KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/kmnist-train-imgs.npz"
+
+
+def normal():
+    return keras.initializers.RandomNormal(0, 0.02)  # DCGAN sec. 4
+
+
+# %% Generator
+def build_generator(height=28, width=28):
+    """z of shape (B, 100) to pictures (B, height, width, 1) in [-1, 1]."""
+    rows, columns = height // 4, width // 4
+    return keras.Sequential(
+        [
+            keras.Input((LATENT_DIM,)),
+            layers.Dense(rows * columns * 128, kernel_initializer=normal()),
+            layers.LeakyReLU(LEAKY_SLOPE),  # [K1] [K3]
+            layers.Reshape((rows, columns, 128)),  # (B, 7, 7, 128)
+            layers.Conv2DTranspose(
+                256, 4, 2, "same", kernel_initializer=normal()
+            ),  # (B, 14, 14, 256)
+            layers.BatchNormalization(),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Conv2DTranspose(
+                256, 4, 2, "same", kernel_initializer=normal()
+            ),  # (B, 28, 28, 256)
+            layers.BatchNormalization(),
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Conv2D(
+                1, 4, 1, "same", activation="tanh", kernel_initializer=normal()
+            ),  # (B, 28, 28, 1)
+        ],
+        name="generator",
+    )
+
+
+# %% Discriminator
+def build_discriminator(height=28, width=28):
+    """Pictures (B, height, width, 1) in [-1, 1] to logits (B, 1): positive means real. [D3]"""
+    return keras.Sequential(
+        [
+            keras.Input((height, width, 1)),
+            layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 14, 14, 256)
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 7, 7, 256)
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)
+            layers.LeakyReLU(LEAKY_SLOPE),
+            layers.Flatten(),  # (B, 4096)
+            layers.Dense(1),  # (B, 1) [K4]
+        ],
+        name="discriminator",
+    )
+
+
+# %% The adversarial game
+class GrayscaleGAN(keras.Model):
+    """G and D and one step of their game: D first, then G on fresh z."""
+
+    def __init__(self, height=28, width=28, seed=0):
+        super().__init__()
+        self.generator = build_generator(height, width)
+        self.discriminator = build_discriminator(height, width)
+        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        self.bce = keras.losses.BinaryCrossentropy(
+            from_logits=True, label_smoothing=LABEL_SMOOTHING
+        )  # [K2]
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.means = [
+            keras.metrics.Mean(name=name)
+            for name in ("d_loss", "g_loss", "d_real", "d_fake")
+        ]
+
+    def sample_z(self, n, seed):
+        return keras.random.normal((n, LATENT_DIM), seed=seed)
+
+    def train_step(self, images):
+        real = tf.cast(images, tf.float32) / 127.5 - 1
+        n = tf.shape(real)[0]
+        d_variables = self.discriminator.trainable_variables
+        g_variables = self.generator.trainable_variables
+
+        # 1. D: maximize log D(x) + log(1 - D(G(z))).
+        z = self.sample_z(n, self.seed_generator)
+        fake = self.generator(z, training=True)  # [D1]
+        with tf.GradientTape() as tape:
+            real_logits = self.discriminator(real, training=True)
+            fake_logits = self.discriminator(fake, training=True)
+            d_loss = (
+                self.bce(tf.ones_like(real_logits), real_logits)
+                + self.bce(tf.zeros_like(fake_logits), fake_logits)
+            ) / 2  # [D2]
+        self.d_optimizer.apply(tape.gradient(d_loss, d_variables), d_variables)
+
+        # 2. G: maximize log D(G(z)), for fresh z and the updated D.
+        z = self.sample_z(n, self.seed_generator)
+        with tf.GradientTape() as tape:
+            g_logits = self.discriminator(self.generator(z, training=True), training=True)
+            g_loss = self.bce(tf.ones_like(g_logits), g_logits)
+        self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
+
+        # 3. Bookkeeping: means over the epoch so far.
+        values = d_loss, g_loss, tf.sigmoid(real_logits), tf.sigmoid(fake_logits)
+        for mean, value in zip(self.means, values):
+            mean.update_state(value)
+        return {mean.name: mean.result() for mean in self.means}
+
+
+# %% Command line
+def download(dataset):
+    """The 60,000 training pictures of a data set, uint8 (60000, 28, 28); downloaded once."""
+    try:
+        if dataset == "kmnist":
+            return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
+        return getattr(keras.datasets, dataset).load_data()[0][0]
+    except Exception as error:
+        raise utils.InputError(
+            f"{dataset} could not be downloaded ({error}): connect to the network, or get its "
+            "training pictures elsewhere (IDX or .npz) and name the file with --images"
+        ) from None
+
+
+@utils.plain_errors
+def main(argv=None):
+    parser = utils.Parser(
+        "dcgan_grayscale",
+        "DCGAN for MNIST and its kin, or any pictures made gray.",
+        batch_size=BATCH_SIZE,
+        length="16,000 steps, fashion_mnist 9,000",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=STEPS,
+        help="download this and train on it, in place of --images",
+    )
+    parser.add_argument(
+        "--img-size",
+        type=utils.number(low=4, high=4096),
+        nargs=2,
+        default=IMG_SIZE,
+        metavar=("HEIGHT", "WIDTH"),
+        help="both divisible by 4 (default: 28 28)",
+    )
+    args = parser.parse_args(argv)
+    if args.dataset and args.images:
+        parser.error("--dataset and --images exclude each other")
+    if any(side % 4 for side in args.img_size):
+        parser.error(f"--img-size {args.img_size}: both must be divisible by 4")
+    if not (args.epochs or args.steps):
+        args.steps = STEPS.get(args.dataset, STEPS["mnist"])
+    keras.utils.set_random_seed(args.seed)
+    source = download(args.dataset) if args.dataset else args.images
+    images = utils.training_images(args, (*args.img_size, 1), source)
+    utils.train(
+        GrayscaleGAN(*args.img_size, args.seed),
+        images,
+        args,
+        sheet_size=SHEET,
+        sample_every=SAMPLE_EVERY,
+    )
+
+
+# %%
+if __name__ == "__main__":
+    main()
