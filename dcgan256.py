@@ -86,7 +86,7 @@ def build_generator():
             layers.UpSampling2D(),  # (B, 128, 128, 16)
             layers.Conv2D(8, 3, padding="same", activation="relu"),  # (B, 128, 128, 8)
             layers.UpSampling2D(),  # (B, 256, 256, 8)
-            layers.Conv2D(3, 3, padding="same", activation="sigmoid"),  # (B, 256, 256, 3)
+            layers.Conv2D(3, 3, padding="same", activation="sigmoid", dtype="float32"),  # (B, 256, 256, 3)
         ],
         name="generator",
     )
@@ -131,7 +131,7 @@ def build_discriminator():
             layers.Flatten(),  # (B, 4096)
             layers.Dense(128),  # (B, 128)
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dense(1),  # (B, 1)
+            layers.Dense(1, dtype="float32"),  # (B, 1)
         ],
         name="discriminator",
     )
@@ -224,7 +224,7 @@ def main(argv=None):
         parser.error("--batch-size must be even: half of it is real, half generated")
     if not (args.epochs or args.steps):
         args.steps = STEPS
-    keras.utils.set_random_seed(args.seed)
+    utils.prepare(args)
     images = utils.training_images(args, IMAGE_SHAPE)
     utils.train(
         DCGAN256(args.seed),

@@ -107,7 +107,7 @@ def build_generator(
     network += [
         layers.Conv2DTranspose(channels, kernel_size, stride, "same"),  # (B, 152, 152, 3)
         layers.Cropping2D(crop),  # (B, 150, 150, 3)
-        layers.Activation("tanh"),
+        layers.Activation("tanh", dtype="float32"),
     ]
     return keras.Sequential(network, name="generator")
 
@@ -128,7 +128,7 @@ def build_discriminator(
         ]
     network += [
         layers.Flatten(),  # (B, 34656)
-        layers.Dense(1),  # (B, 1)
+        layers.Dense(1, dtype="float32"),  # (B, 1)
     ]
     return keras.Sequential(network, name="discriminator")
 
@@ -243,7 +243,7 @@ def main(argv=None):
         parser.error("--img-size: pictures have 1 or 3 channels")
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
-    keras.utils.set_random_seed(args.seed)
+    utils.prepare(args)
 
     def optimizer(learning_rate):
         beta_1 = {"beta_1": BETA_1} if args.optimizer == "adam" else {}

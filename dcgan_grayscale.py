@@ -75,7 +75,7 @@ def build_generator(height=28, width=28):
             layers.BatchNormalization(),
             layers.LeakyReLU(LEAKY_SLOPE),
             layers.Conv2D(
-                1, 4, 1, "same", activation="tanh", kernel_initializer=normal()
+                1, 4, 1, "same", activation="tanh", kernel_initializer=normal(), dtype="float32"
             ),  # (B, 28, 28, 1)
         ],
         name="generator",
@@ -95,7 +95,7 @@ def build_discriminator(height=28, width=28):
             layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)
             layers.LeakyReLU(LEAKY_SLOPE),
             layers.Flatten(),  # (B, 4096)
-            layers.Dense(1),  # (B, 1) [K4]
+            layers.Dense(1, dtype="float32"),  # (B, 1) [K4]
         ],
         name="discriminator",
     )
@@ -197,7 +197,7 @@ def main(argv=None):
         parser.error(f"--img-size {args.img_size}: both must be divisible by 4")
     if not (args.epochs or args.steps):
         args.steps = STEPS.get(args.dataset, STEPS["mnist"])
-    keras.utils.set_random_seed(args.seed)
+    utils.prepare(args)
     source = download(args.dataset) if args.dataset else args.images
     images = utils.training_images(args, (*args.img_size, 1), source)
     utils.train(

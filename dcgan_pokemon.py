@@ -62,7 +62,7 @@ def build_generator():
             layers.BatchNormalization(),
             layers.LeakyReLU(LEAKY_SLOPE),
             layers.Conv2DTranspose(
-                3, 5, 2, "same", use_bias=False, activation="tanh"
+                3, 5, 2, "same", use_bias=False, activation="tanh", dtype="float32"
             ),  # (B, 64, 64, 3)
         ],
         name="generator",
@@ -80,7 +80,7 @@ def build_discriminator():
             layers.Dropout(DROPOUT),
             layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128)
             layers.Flatten(),  # (B, 131072)
-            layers.Dense(1),  # (B, 1)
+            layers.Dense(1, dtype="float32"),  # (B, 1)
         ],
         name="discriminator",
     )
@@ -158,7 +158,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
-    keras.utils.set_random_seed(args.seed)
+    utils.prepare(args)
     images = utils.training_images(args, IMAGE_SHAPE)
     utils.train(
         PokemonGAN(args.double_sigmoid, args.seed),

@@ -85,7 +85,7 @@ def build_generator():
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
             layers.Conv2DTranspose(3, 4, 2, "same", **conv),  # (B, 64, 64, 3)
-            layers.Activation("tanh"),
+            layers.Activation("tanh", dtype="float32"),
         ],
         name="generator",
     )
@@ -109,7 +109,7 @@ def build_discriminator():
             layers.Conv2D(512, 4, 2, "same", **conv),  # (B, 4, 4, 512)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(1, 4, 1, "valid", **conv),  # (B, 1, 1, 1)
+            layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv),  # (B, 1, 1, 1)
             layers.Flatten(),  # (B, 1)
         ],
         name="discriminator",
@@ -213,7 +213,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not (args.epochs or args.steps):
         args.epochs = EXPERIMENTS[args.experiment]["epochs"]
-    keras.utils.set_random_seed(args.seed)
+    utils.prepare(args)
     images = utils.training_images(args, IMAGE_SHAPE)
     gan = ShoeGAN(args.experiment, args.seed)
     utils.train(

@@ -147,6 +147,8 @@ class Parser(argparse.ArgumentParser):
                help="default: %(default)s")  # fmt: skip
         option("--seed", type=number(low=0, high=2**31 - 1), default=0, metavar="N",
                help="the same seed gives the same run (default: %(default)s)")  # fmt: skip
+        option("--bfloat16", action="store_true", help="calculate in mixed precision: faster "
+               "where the processor or GPU has it")  # fmt: skip
         option("--fresh", action="store_true",
                help="start over: delete what an earlier run left in --out")  # fmt: skip
 
@@ -157,6 +159,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
+
+
+def prepare(args):
+    """Seed everything that is random and set the precision; call it before building networks."""
+    keras.utils.set_random_seed(args.seed)
+    keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
 
 
 # ------------------------------------------------------------------------ pictures
