@@ -62,7 +62,7 @@ def build_generator():
     return keras.Sequential(
         [
             keras.Input((LATENT_DIM,)),
-            layers.Reshape((1, 1, LATENT_DIM)),
+            layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 4096)
             layers.Conv2DTranspose(256, 4, activation="relu"),  # (B, 4, 4, 256)
             layers.Conv2D(256, 4, padding="same"),
             layers.BatchNormalization(momentum=BN_MOMENTUM),
@@ -86,7 +86,9 @@ def build_generator():
             layers.UpSampling2D(),  # (B, 128, 128, 16)
             layers.Conv2D(8, 3, padding="same", activation="relu"),  # (B, 128, 128, 8)
             layers.UpSampling2D(),  # (B, 256, 256, 8)
-            layers.Conv2D(3, 3, padding="same", activation="sigmoid", dtype="float32"),  # (B, 256, 256, 3)
+            layers.Conv2D(
+                3, 3, padding="same", activation="sigmoid", dtype="float32"
+            ),  # (B, 256, 256, 3)
         ],
         name="generator",
     )
@@ -170,7 +172,9 @@ class DCGAN256(keras.Model):
 
     def mirror_some(self, images):
         """Turn about every second picture left to right. [D1]"""
-        chance = keras.random.uniform((tf.shape(images)[0], 1, 1, 1), seed=self.seed_generator)
+        chance = keras.random.uniform(
+            (tf.shape(images)[0], 1, 1, 1), seed=self.seed_generator
+        )
         return tf.where(chance < 0.5, images[:, :, ::-1], images)
 
     def update_d(self, images, label):
@@ -197,14 +201,21 @@ class DCGAN256(keras.Model):
         z = self.sample_z(2 * n, self.seed_generator)
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
-            g_logits = self.discriminator(self.generator(z, training=True), training=True)
+            g_logits = self.discriminator(
+                self.generator(z, training=True), training=True
+            )
             g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)  # [K3]
         g_gradients = tape.gradient(g_loss, g_variables)
         self.g_optimizer.apply(g_gradients, g_variables)  # [D4]
 
         # 3. Bookkeeping: means over the epoch so far.
         d_loss = d_loss_real + d_loss_fake
-        values = d_loss, g_loss, tf.sigmoid(-real_logits), tf.sigmoid(-fake_logits)  # [K1]
+        values = (
+            d_loss,
+            g_loss,
+            tf.sigmoid(-real_logits),
+            tf.sigmoid(-fake_logits),
+        )  # [K1]
         for mean, value in zip(self.means, values):
             mean.update_state(value)
         return {mean.name: mean.result() for mean in self.means}

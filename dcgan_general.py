@@ -78,11 +78,18 @@ def start_size(size, kernel, stride, depth):
 
 # %% Generator
 def build_generator(
-    input_size=INPUT_SIZE, img_size=IMG_SIZE, kernel_size=KERNEL_SIZE, stride=STRIDE,
-    dropout=DROPOUT, depth=DEPTH, increment=INCREMENT,
-):  # fmt: skip
+    input_size=INPUT_SIZE,
+    img_size=IMG_SIZE,
+    kernel_size=KERNEL_SIZE,
+    stride=STRIDE,
+    dropout=DROPOUT,
+    depth=DEPTH,
+    increment=INCREMENT,
+):
     """z of shape (B, input_size) to pictures (B, *img_size) in [-1, 1]."""
-    height, width = (start_size(*side, depth) for side in zip(img_size, kernel_size, stride))
+    height, width = (
+        start_size(*side, depth) for side in zip(img_size, kernel_size, stride)
+    )
     # The shapes at the line ends are those of the defaults.
     network = [
         keras.Input((input_size,)),
@@ -94,18 +101,24 @@ def build_generator(
     ]
     for i in range(depth - 1):  # (B, 38, 38, 96), (B, 76, 76, 64)
         network += [
-            layers.Conv2DTranspose(increment * (depth - i), kernel_size, stride, "same"),
+            layers.Conv2DTranspose(
+                increment * (depth - i), kernel_size, stride, "same"
+            ),
             layers.BatchNormalization(momentum=BN_MOMENTUM),
             layers.ReLU(),
         ]
     channels = img_size[2]
     crop = [  # [D1]
         (extra // 2, extra - extra // 2)
-        for extra in (height * stride[0] ** depth - img_size[0],
-                      width * stride[1] ** depth - img_size[1])
-    ]  # fmt: skip
+        for extra in (
+            height * stride[0] ** depth - img_size[0],
+            width * stride[1] ** depth - img_size[1],
+        )
+    ]
     network += [
-        layers.Conv2DTranspose(channels, kernel_size, stride, "same"),  # (B, 152, 152, 3)
+        layers.Conv2DTranspose(
+            channels, kernel_size, stride, "same"
+        ),  # (B, 152, 152, 3)
         layers.Cropping2D(crop),  # (B, 150, 150, 3)
         layers.Activation("tanh", dtype="float32"),
     ]
@@ -114,9 +127,13 @@ def build_generator(
 
 # %% Discriminator
 def build_discriminator(
-    img_size=IMG_SIZE, kernel_size=KERNEL_SIZE, stride=STRIDE,
-    dropout=DROPOUT, depth=DEPTH, increment=INCREMENT,
-):  # fmt: skip
+    img_size=IMG_SIZE,
+    kernel_size=KERNEL_SIZE,
+    stride=STRIDE,
+    dropout=DROPOUT,
+    depth=DEPTH,
+    increment=INCREMENT,
+):
     """Pictures (B, *img_size) in [-1, 1] to logits (B, 1): positive means real. [D4]"""
     network = [keras.Input(img_size)]
     for i in range(depth):  # (B, 75, 75, 32), (B, 38, 38, 64), (B, 19, 19, 96)
@@ -141,19 +158,39 @@ class DCGAN(keras.Model):
     """
 
     def __init__(
-        self, save_path="runs/dcgan_general", kernel_size=KERNEL_SIZE, stride=STRIDE,
-        input_size=INPUT_SIZE, img_size=IMG_SIZE, dropout=DROPOUT, depth=DEPTH,
-        increment=INCREMENT, batch_size=BATCH_SIZE, optimizer=None, d_optimizer=None, seed=0,
-    ):  # fmt: skip
+        self,
+        save_path="runs/dcgan_general",
+        kernel_size=KERNEL_SIZE,
+        stride=STRIDE,
+        input_size=INPUT_SIZE,
+        img_size=IMG_SIZE,
+        dropout=DROPOUT,
+        depth=DEPTH,
+        increment=INCREMENT,
+        batch_size=BATCH_SIZE,
+        optimizer=None,
+        d_optimizer=None,
+        seed=0,
+    ):
         super().__init__()
         self.save_path, self.batch_size, self.seed = save_path, batch_size, seed
         self.input_size, self.img_size = input_size, tuple(img_size)
-        shape = dict(img_size=self.img_size, kernel_size=kernel_size, stride=stride,
-                     dropout=dropout, depth=depth, increment=increment)  # fmt: skip
+        shape = dict(
+            img_size=self.img_size,
+            kernel_size=kernel_size,
+            stride=stride,
+            dropout=dropout,
+            depth=depth,
+            increment=increment,
+        )
         self.generator = build_generator(input_size, **shape)
         self.discriminator = build_discriminator(**shape)
-        self.g_optimizer = optimizer or keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
-        self.d_optimizer = d_optimizer or keras.optimizers.Adam(D_LEARNING_RATE, beta_1=BETA_1)
+        self.g_optimizer = optimizer or keras.optimizers.Adam(
+            LEARNING_RATE, beta_1=BETA_1
+        )
+        self.d_optimizer = d_optimizer or keras.optimizers.Adam(
+            D_LEARNING_RATE, beta_1=BETA_1
+        )
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.means = [
@@ -200,9 +237,16 @@ class DCGAN(keras.Model):
     def train(self, images, epochs=EPOCHS, args=None):
         """Train on a folder, a file or a uint8 array (N, *img_size), into ``save_path``."""
         args = args or argparse.Namespace(
-            images=images, fit="pad", background=(255, 255, 255), out=Path(self.save_path),
-            epochs=epochs, steps=None, batch_size=self.batch_size, seed=self.seed, fresh=False,
-        )  # fmt: skip
+            images=images,
+            fit="pad",
+            background=(255, 255, 255),
+            out=Path(self.save_path),
+            epochs=epochs,
+            steps=None,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            fresh=False,
+        )
         utils.train(
             self,
             utils.training_images(args, self.img_size, images),
@@ -224,20 +268,52 @@ def main(argv=None):
     whole, share = utils.number(), utils.number(float, 0, 0.99)
     rate, optimizers = utils.number(float, 0, 1), ["adam", "rmsprop", "sgd"]
     option = parser.add_argument
-    option("--img-size", type=whole, nargs=3, default=IMG_SIZE, metavar=("H", "W", "C"),
-           help="height, width, channels (3 or 1) (default: 150 150 3)")  # fmt: skip
-    option("--input-size", type=whole, default=INPUT_SIZE, help="length of z (default: %(default)s)")
-    option("--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="default: 3 3")
+    option(
+        "--img-size",
+        type=whole,
+        nargs=3,
+        default=IMG_SIZE,
+        metavar=("H", "W", "C"),
+        help="height, width, channels (3 or 1) (default: 150 150 3)",
+    )
+    option(
+        "--input-size",
+        type=whole,
+        default=INPUT_SIZE,
+        help="length of z (default: %(default)s)",
+    )
+    option(
+        "--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="default: 3 3"
+    )
     option("--stride", type=whole, nargs=2, default=STRIDE, help="default: 2 2")
-    option("--depth", type=whole, default=DEPTH,
-           help="convolutions in each network (default: %(default)s)")  # fmt: skip
-    option("--increment", type=whole, default=INCREMENT,
-           help="filters per level (default: %(default)s)")  # fmt: skip
+    option(
+        "--depth",
+        type=whole,
+        default=DEPTH,
+        help="convolutions in each network (default: %(default)s)",
+    )
+    option(
+        "--increment",
+        type=whole,
+        default=INCREMENT,
+        help="filters per level (default: %(default)s)",
+    )
     option("--dropout", type=share, default=DROPOUT, help="default: %(default)s")
-    option("--optimizer", choices=optimizers, default="adam", help="default: %(default)s")
-    option("--learning-rate", type=rate, default=LEARNING_RATE, help="G's (default: %(default)s)")
-    option("--d-learning-rate", type=rate, default=D_LEARNING_RATE,
-           help="D's (default: %(default)s)")  # fmt: skip
+    option(
+        "--optimizer", choices=optimizers, default="adam", help="default: %(default)s"
+    )
+    option(
+        "--learning-rate",
+        type=rate,
+        default=LEARNING_RATE,
+        help="G's (default: %(default)s)",
+    )
+    option(
+        "--d-learning-rate",
+        type=rate,
+        default=D_LEARNING_RATE,
+        help="D's (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     if args.img_size[2] not in (1, 3):
         parser.error("--img-size: pictures have 1 or 3 channels")
@@ -251,10 +327,19 @@ def main(argv=None):
         return keras.optimizers.get({"class_name": args.optimizer, "config": config})
 
     gan = DCGAN(
-        args.out, args.kernel_size, args.stride, args.input_size, args.img_size, args.dropout,
-        args.depth, args.increment, args.batch_size, optimizer(args.learning_rate),
-        optimizer(args.d_learning_rate), args.seed,
-    )  # fmt: skip
+        args.out,
+        args.kernel_size,
+        args.stride,
+        args.input_size,
+        args.img_size,
+        args.dropout,
+        args.depth,
+        args.increment,
+        args.batch_size,
+        optimizer(args.learning_rate),
+        optimizer(args.d_learning_rate),
+        args.seed,
+    )
     gan.train(args.images, args=args)
 
 

@@ -75,7 +75,13 @@ def build_generator(height=28, width=28):
             layers.BatchNormalization(),
             layers.LeakyReLU(LEAKY_SLOPE),
             layers.Conv2D(
-                1, 4, 1, "same", activation="tanh", kernel_initializer=normal(), dtype="float32"
+                1,
+                4,
+                1,
+                "same",
+                activation="tanh",
+                kernel_initializer=normal(),
+                dtype="float32",
             ),  # (B, 28, 28, 1)
         ],
         name="generator",
@@ -88,11 +94,17 @@ def build_discriminator(height=28, width=28):
     return keras.Sequential(
         [
             keras.Input((height, width, 1)),
-            layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 14, 14, 256)
+            layers.Conv2D(
+                256, 4, 2, "same", kernel_initializer=normal()
+            ),  # (B, 14, 14, 256)
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 7, 7, 256)
+            layers.Conv2D(
+                256, 4, 2, "same", kernel_initializer=normal()
+            ),  # (B, 7, 7, 256)
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)
+            layers.Conv2D(
+                256, 4, 2, "same", kernel_initializer=normal()
+            ),  # (B, 4, 4, 256)
             layers.LeakyReLU(LEAKY_SLOPE),
             layers.Flatten(),  # (B, 4096)
             layers.Dense(1, dtype="float32"),  # (B, 1) [K4]
@@ -144,7 +156,9 @@ class GrayscaleGAN(keras.Model):
         # 2. G: maximize log D(G(z)), for fresh z and the updated D.
         z = self.sample_z(n, self.seed_generator)
         with tf.GradientTape() as tape:
-            g_logits = self.discriminator(self.generator(z, training=True), training=True)
+            g_logits = self.discriminator(
+                self.generator(z, training=True), training=True
+            )
             g_loss = self.bce(tf.ones_like(g_logits), g_logits)
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 

@@ -55,7 +55,9 @@ def build_generator():
             layers.Reshape((8, 8, 256)),  # (B, 8, 8, 256)
             layers.BatchNormalization(),
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2DTranspose(128, 5, 2, "same", use_bias=False),  # (B, 16, 16, 128)
+            layers.Conv2DTranspose(
+                128, 5, 2, "same", use_bias=False
+            ),  # (B, 16, 16, 128)
             layers.BatchNormalization(),
             layers.LeakyReLU(LEAKY_SLOPE),
             layers.Conv2DTranspose(64, 5, 2, "same", use_bias=False),  # (B, 32, 32, 64)
@@ -118,9 +120,9 @@ class PokemonGAN(keras.Model):
             fake = self.generator(z, training=True)
             real_logits = self.discriminator(real, training=True)
             fake_logits = self.discriminator(fake, training=True)
-            if self.double_sigmoid:  # [D5]
-                real_logits = tf.sigmoid(real_logits)
-                fake_logits = tf.sigmoid(fake_logits)
+            if self.double_sigmoid:  # [D5] Keras' loss would undo a sigmoid that it sees
+                real_logits = tf.identity(tf.sigmoid(real_logits))
+                fake_logits = tf.identity(tf.sigmoid(fake_logits))
             # 1. D: maximize log D(x) + log(1 - D(G(z))).
             d_loss = self.bce(tf.ones_like(real_logits), real_logits) + self.bce(
                 tf.zeros_like(fake_logits), fake_logits

@@ -47,44 +47,70 @@ LEARNING_RATE = 2e-4  # DCGAN sec. 4
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
 LEAKY_SLOPE = 0.2  # DCGAN sec. 3
 FREEZE_RATIO = 0.7  # D rests while its mean loss is below 0.7 × that of G
-BN = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's defaults (its momentum 0.1 is Keras' 0.9)
+BN = {
+    "momentum": 0.9,
+    "epsilon": 1e-5,
+}  # PyTorch's defaults (its momentum 0.1 is Keras' 0.9)
 SAMPLE_EVERY_EPOCHS = 1
 SHEET = (8, 8)  # rows, columns
 
 EXPERIMENTS = {  # the four of the source; weight decay of 1: [D1]
-    1: dict(epochs=50, value_range=(0, 1), weight_decay=0.0, real_label=1.0, freezing=False),
-    2: dict(epochs=100, value_range=(-1, 1), weight_decay=1e-4, real_label=1.0, freezing=False),
-    3: dict(epochs=100, value_range=(-1, 1), weight_decay=1e-4, real_label=0.9, freezing=False),
-    4: dict(epochs=500, value_range=(-1, 1), weight_decay=1e-4, real_label=0.9, freezing=True),
-}  # fmt: skip
+    1: dict(
+        epochs=50, value_range=(0, 1), weight_decay=0.0, real_label=1.0, freezing=False
+    ),
+    2: dict(
+        epochs=100,
+        value_range=(-1, 1),
+        weight_decay=1e-4,
+        real_label=1.0,
+        freezing=False,
+    ),
+    3: dict(
+        epochs=100,
+        value_range=(-1, 1),
+        weight_decay=1e-4,
+        real_label=0.9,
+        freezing=False,
+    ),
+    4: dict(
+        epochs=500,
+        value_range=(-1, 1),
+        weight_decay=1e-4,
+        real_label=0.9,
+        freezing=True,
+    ),
+}
 
 
 def normal(mean=0.0):
-    """DCGAN sec. 4: normal weights of standard deviation 0.02, batch-norm gammas around 1."""
+    """DCGAN sec. 4. A new one for each layer: used again, it would draw the same numbers."""
     return keras.initializers.RandomNormal(mean, 0.02)
+
+
+def conv():
+    return {"use_bias": False, "kernel_initializer": normal()}
 
 
 # %% Generator
 def build_generator():
     """z of shape (B, 100) to pictures (B, 64, 64, 3) in [-1, 1]."""
-    conv = {"use_bias": False, "kernel_initializer": normal()}
     return keras.Sequential(
         [
             keras.Input((LATENT_DIM,)),
-            layers.Reshape((1, 1, LATENT_DIM)),
-            layers.Conv2DTranspose(512, 4, 1, "valid", **conv),  # (B, 4, 4, 512)
+            layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 100)
+            layers.Conv2DTranspose(512, 4, 1, "valid", **conv()),  # (B, 4, 4, 512)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
-            layers.Conv2DTranspose(256, 4, 2, "same", **conv),  # (B, 8, 8, 256) [D3]
+            layers.Conv2DTranspose(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256) [D3]
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
-            layers.Conv2DTranspose(128, 4, 2, "same", **conv),  # (B, 16, 16, 128)
+            layers.Conv2DTranspose(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
-            layers.Conv2DTranspose(64, 4, 2, "same", **conv),  # (B, 32, 32, 64)
+            layers.Conv2DTranspose(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
-            layers.Conv2DTranspose(3, 4, 2, "same", **conv),  # (B, 64, 64, 3)
+            layers.Conv2DTranspose(3, 4, 2, "same", **conv()),  # (B, 64, 64, 3)
             layers.Activation("tanh", dtype="float32"),
         ],
         name="generator",
@@ -94,22 +120,21 @@ def build_generator():
 # %% Discriminator
 def build_discriminator():
     """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1): positive means real. [D2]"""
-    conv = {"use_bias": False, "kernel_initializer": normal()}
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
-            layers.Conv2D(64, 4, 2, "same", **conv),  # (B, 32, 32, 64)
+            layers.Conv2D(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(128, 4, 2, "same", **conv),  # (B, 16, 16, 128)
+            layers.Conv2D(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(256, 4, 2, "same", **conv),  # (B, 8, 8, 256)
+            layers.Conv2D(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(512, 4, 2, "same", **conv),  # (B, 4, 4, 512)
+            layers.Conv2D(512, 4, 2, "same", **conv()),  # (B, 4, 4, 512)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv),  # (B, 1, 1, 1)
+            layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv()),  # (B, 1, 1, 1)
             layers.Flatten(),  # (B, 1)
         ],
         name="discriminator",
@@ -187,7 +212,9 @@ class ShoeGAN(keras.Model):
         self.g_optimizer.apply(self.decayed(g_gradients, g_variables), g_variables)
 
         # 3. Bookkeeping: means over the pictures of the epoch so far.
-        probabilities = [tf.reduce_mean(tf.sigmoid(x)) for x in (real_logits, fake_logits, g_logits)]
+        probabilities = [
+            tf.reduce_mean(tf.sigmoid(x)) for x in (real_logits, fake_logits, g_logits)
+        ]
         for mean, value in zip(self.means, [d_loss, g_loss, *probabilities]):
             mean.update_state(value, sample_weight=n)
         return {mean.name: mean.result() for mean in self.means}

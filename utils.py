@@ -1,10 +1,8 @@
-"""What the five scripts share: the command line, reading pictures, running ``fit()`` and keeping its results.
+"""What the five scripts share: options, reading pictures, running fit(), keeping results.
 
-Nothing in here is needed to understand a GAN; every network, label and update stands in
-the script itself.
-
-Picture arrays are uint8, 0-255, of shape (N, height, width, channels), channels 3 (RGB)
-or 1 (gray), throughout. Wrong input raises ``InputError`` with one line that says what to do.
+Nothing in here is needed to understand a GAN: every network, label and update stands in
+the scripts. Pictures are uint8 arrays (N, height, width, channels), 0-255, channels 3
+(RGB) or 1 (gray). Wrong input raises InputError with one line that says what to do.
 """
 
 import argparse
@@ -18,7 +16,6 @@ import json
 import math
 import os
 import platform
-import re
 import shutil
 import signal
 import sys
@@ -27,7 +24,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from PIL import Image, ImageCms, ImageColor, ImageDraw, ImageFile, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageColor, ImageDraw, ImageFont, ImageOps
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -35,7 +32,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 @contextlib.contextmanager
 def quiet():
-    """Silence file descriptor 2, where TensorFlow's C++ code chats when it starts."""
+    """Silence file descriptor 2, on which TensorFlow's C++ code chats when it starts."""
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -52,54 +49,54 @@ with quiet():
 
     GPUS = tf.config.list_physical_devices("GPU")
 
-if not GPUS:  # On CPU exact repetition is free; on a GPU it is slow and not always there.
+if not GPUS:  # costs nothing on a CPU; on a GPU it is slow, and some operations lack it
     tf.config.experimental.enable_op_determinism()
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TOY_PICTURES = 2000
-MAX_SHEETS = 500  # From here on a run keeps every 2nd sheet, from twice that every 4th ...
+MAX_SHEETS = 500  # from here on only every 2nd sheet is drawn, at twice that every 4th
 MAX_FRAMES = 60  # of training.gif
+KEEP_SECONDS = 600  # at the latest, and at most 2 % of the time, goes into keeping
 
 
-# ------------------------------------------------------------------- command line
+# ---------------------------------------------------------------------- command line
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line that says what to do."""
+    """Something the user gave cannot be used; the message is one line saying what to do."""
 
 
 def plain_errors(main):
-    """Decorate ``main``: an InputError becomes one line on stderr and exit status 2."""
+    """Decorator: what a user can mend ends in one line on stderr and exit status 2."""
 
     @functools.wraps(main)
-    def wrapper(*args, **kwargs):
+    def wrapper(argv=None):
         try:
-            return main(*args, **kwargs)
-        except InputError as error:
+            return main(argv)
+        except (InputError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:
-            print("\nstopped before training began", file=sys.stderr)
+            print("stopped", file=sys.stderr)
         raise SystemExit(2)
 
     return wrapper
 
 
 def in_notebook() -> bool:
-    """Whether this code runs inside a Jupyter kernel."""
+    """Whether this runs in a Jupyter kernel."""
     return "ipykernel" in sys.modules
 
 
 def number(kind=int, low=1, high=math.inf):
-    """An argparse type: an int or float between low and high, both included."""
+    """An argparse type: an int or float from low to high, both included."""
 
     def convert(text):
-        value = kind(text)
-        if not low <= value <= high:
-            limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        if not low <= (value := kind(text)) <= high:
+            limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limit}")
         return value
 
-    convert.__name__ = kind.__name__  # argparse names it in "invalid int value"
+    convert.__name__ = kind.__name__  # argparse shows it: "invalid int value"
     return convert
 
 
@@ -108,49 +105,41 @@ def color(text):
     try:
         return ImageColor.getrgb(text)[:3]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no colour: try white, black or '#ffcc00'"
-        ) from None
+        hint = f"{text!r} is no colour: try white, black or '#ffcc00'"
+        raise argparse.ArgumentTypeError(hint) from None
 
 
 class Parser(argparse.ArgumentParser):
-    """The options that all scripts have; mistakes end in one line and exit status 2.
+    """The options that all scripts have; a mistake ends in one line and exit status 2.
 
     Args:
-        name: the script's name without ``.py``, also of its folder in ``runs/``.
-        description: one line for ``--help``.
-        batch_size: default of ``--batch-size``.
-        length: what ``--help`` says of the default length; the script sets it.
+        name: of the script, without ".py", and of its folder in runs/.
+        description: one line for --help.
+        batch_size: default of --batch-size.
+        length: what --help says of the default length; the script itself sets it.
     """
 
     def __init__(self, name, description, *, batch_size, length):
-        super().__init__(
-            prog=f"{name}.py", description=description, allow_abbrev=False
+        super().__init__(f"{name}.py", description=description, allow_abbrev=False)
+        path = (
+            "folder of pictures (with subfolders), .npy, .npz or IDX file; without it"
         )
-        option = self.add_argument
-        option("--images", metavar="PATH", help="a folder of pictures, searched with "
-               "all its subfolders, or an .npy, .npz or IDX file; without it the script "
-               "trains on toy pictures that it draws itself")  # fmt: skip
-        option("--fit", choices=["pad", "crop"], default="pad", help="how pictures get "
-               "the right shape without distortion: pad fills up with --background, crop "
-               "cuts the middle out (default: %(default)s)")  # fmt: skip
-        option("--background", type=color, default="white", metavar="COLOR", help="the "
-               "colour behind transparent and padded pictures (default: %(default)s)")  # fmt: skip
-        option("--out", type=Path, default=Path("runs", name), metavar="FOLDER",
-               help="where the results go (default: %(default)s)")  # fmt: skip
-        either = self.add_mutually_exclusive_group()
-        either.add_argument("--epochs", type=number(), metavar="N", help="length of the "
-                            f"training in passes over the pictures (default: {length})")  # fmt: skip
-        either.add_argument("--steps", type=number(), metavar="N", help="length of the "
-                            "training in updates of each network")  # fmt: skip
-        option("--batch-size", type=number(), default=batch_size, metavar="N",
-               help="default: %(default)s")  # fmt: skip
-        option("--seed", type=number(low=0, high=2**31 - 1), default=0, metavar="N",
-               help="the same seed gives the same run (default: %(default)s)")  # fmt: skip
-        option("--bfloat16", action="store_true", help="calculate in mixed precision: faster "
-               "where the processor or GPU has it")  # fmt: skip
-        option("--fresh", action="store_true",
-               help="start over: delete what an earlier run left in --out")  # fmt: skip
+        fit = "how to reach the right shape: fill up, or cut out the middle"
+        behind = "behind transparent and padded pictures"
+        out, default = Path("runs", name), "(default: %(default)s)"
+        add, either = self.add_argument, self.add_mutually_exclusive_group()
+        add("--images", metavar="PATH", help=f"{path} the script draws toy pictures")
+        add("--fit", choices=["pad", "crop"], default="pad", help=f"{fit} {default}")
+        add("--background", type=color, default="white", help=f"{behind} {default}")
+        add("--out", type=Path, default=out, help=f"folder for the results {default}")
+        passes = f"length in passes over the pictures (default: {length})"
+        either.add_argument("--epochs", type=number(), help=passes)
+        either.add_argument("--steps", type=number(), help="length in steps instead")
+        add("--batch-size", type=number(), default=batch_size, help=default)
+        seed = number(low=0, high=2**31 - 1)
+        add("--seed", type=seed, default=0, help=f"same seed, same run {default}")
+        add("--bfloat16", action="store_true", help="mixed precision, often faster")
+        add("--fresh", action="store_true", help="start over, deleting an earlier run")
 
     def parse_args(self, argv=None):
         if argv is None and in_notebook():
@@ -162,92 +151,85 @@ class Parser(argparse.ArgumentParser):
 
 
 def prepare(args):
-    """Seed everything that is random and set the precision; call it before building networks."""
+    """Seed all that is random and set the precision, before networks are built."""
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
 
 
-# ------------------------------------------------------------------------ pictures
+# -------------------------------------------------------------------------- pictures
 
 
 def training_images(args, shape, source=None) -> np.ndarray:
-    """The pictures to train on: ``source``, ``args.images``, or toy pictures without both.
+    """The pictures to train on: source, else args.images, else toy pictures.
 
-    Prints the first lines of a run, writes ``skipped.txt`` into ``args.out`` if files could not
-    be read. Raises InputError.
+    Prints the first lines of a run; lists unreadable files in skipped.txt in args.out.
 
     Args:
-        args: parsed options (``images``, ``fit``, ``background``, ``out``, ``seed``).
+        args: parsed options (images, fit, background, out, seed).
         shape: (height, width, channels) to bring them to.
-        source: a path or an array, in place of ``args.images``.
+        source: a path or an array, in place of args.images.
 
     Returns:
-        uint8 array (N, height, width, channels), N at least 1.
+        uint8 array (N, *shape), N at least 1.
+
+    Raises:
+        InputError: as load_images does.
     """
-    device = ", ".join(
-        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-        for gpu in GPUS
-    )
-    print(
-        f"{args.out.name}: Keras {keras.__version__}, TensorFlow {tf.__version__}, "
-        f"Python {platform.python_version()}, {device or f'CPU, {os.cpu_count()} cores'}"
-    )
+    device = f"{len(GPUS)} GPU" if GPUS else f"CPU ({os.cpu_count()} cores)"
+    versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
+    print(f"{args.out.name}: {versions}, Python {platform.python_version()}, {device}")
     size = "×".join(map(str, shape))
     source = args.images if source is None else source
     if source is None:
-        print(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py; "
-              "train on your own with --images FOLDER")  # fmt: skip
+        print(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py")
+        print("            (your own: --images FOLDER)")
         return toy_images(TOY_PICTURES, shape, args.seed)
-    images, skipped = load_images(
-        source, shape, args.fit, args.background, exclude=args.out
-    )
-    print(f"pictures    {len(images):,} of {size} from {args.images or args.dataset}")
+    images, skipped = load_images(source, shape, args.fit, args.background, args.out)
+    print(f"pictures    {len(images):,} of {size}")
     if skipped:
         args.out.mkdir(parents=True, exist_ok=True)
         listing = args.out / "skipped.txt"
-        listing.write_text("".join(f"{line}\n" for line in skipped), "utf-8")
-        print(f"skipped     {len(skipped):,} files that are no readable pictures, "
-              f"listed in {listing}")  # fmt: skip
+        listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        print(f"skipped     {len(skipped):,} unreadable files, listed in {listing}")
     return images
 
 
 def load_images(source, shape, fit="pad", background="white", exclude=None):
-    """Read pictures from a folder (with subfolders), an .npy/.npz array or an IDX file.
+    """Read pictures from a folder and its subfolders, from a file, or from an array.
 
     Args:
-        source: path of a folder or file, or an array. Arrays: (N, H, W) or (N, H, W, 1 | 3),
-            uint8, or floats in [0, 1], [-1, 1] or [0, 255]. IDX: as MNIST has it, gzipped or not.
-        shape: (height, width, channels), channels 1 (gray) or 3 (RGB).
-        fit: "pad" keeps the whole picture and fills up with ``background``, "crop" cuts
-            out the middle. Neither distorts.
-        background: colour name or (red, green, blue); transparency is composited on it.
-        exclude: a folder to leave out, such as the one the results go to.
+        source: path of a folder, of an .npy or .npz file (its largest array), of an IDX
+            file (as MNIST has them, gzipped or not), or an array. Arrays: (N, H, W) or
+            (N, H, W, 1 or 3), uint8, or numbers in [0, 1], [-1, 1] or [0, 255].
+        shape: (height, width, channels), channels 3 (RGB) or 1 (gray).
+        fit: "pad" shrinks the whole picture into the shape and fills up with the
+            background; "crop" cuts out the middle. Neither distorts.
+        background: colour name or (red, green, blue); also behind transparent pixels.
+        exclude: a subfolder to leave out, such as that of the results.
 
     Returns:
-        (images, skipped): uint8 array (N, *shape) in the order of the sorted paths, N at
-        least 1, and one "path: reason" for each file that could not be read.
+        (images, skipped): uint8 array (N, *shape), N at least 1, in the order of the
+        sorted paths; a list of "path: reason" for files that could not be read.
 
     Raises:
-        InputError: nothing there, or nothing in it that can be read.
+        InputError: nothing is there, or nothing that can be read.
     """
     if not isinstance(source, np.ndarray) and Path(source).is_dir():
-        sources = find_pictures(source, exclude)
-        if not sources:
-            kinds = ", ".join(sorted(EXTENSIONS))
-            raise InputError(f"no pictures ({kinds}) in {source}")
+        items = find_pictures(source, exclude)
+        if not items:
+            raise InputError(f"no pictures ({' '.join(EXTENSIONS)}) in {source}")
     else:
-        sources = read_array(source)
-        if sources.shape[1:] == tuple(shape):
-            return sources, []
-
+        items = read_array(source)
+        if items.shape[1:] == tuple(shape):
+            return items, []
     if isinstance(background, str):
-        background = ImageColor.getrgb(background)[:3]
-    images, skipped = np.empty((len(sources), *shape), np.uint8), []
-    count, bar = 0, keras.utils.Progbar(len(sources), unit_name="picture")
+        background = color(background)
+    images, skipped, count = np.empty((len(items), *shape), np.uint8), [], 0
+    bar = keras.utils.Progbar(len(items), unit_name="picture")
     show = sys.stdout.isatty() or in_notebook()
-    fitted = functools.partial(try_fit, shape=shape, fit=fit, background=background)
+    read = functools.partial(try_fit, shape=shape, fit=fit, background=background)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for item, result in zip(sources, pool.map(fitted, sources)):
+        for item, result in zip(items, pool.map(read, items)):
             if isinstance(result, str):
                 skipped.append(f"{item}: {result}")
             else:
@@ -257,193 +239,173 @@ def load_images(source, shape, fit="pad", background="white", exclude=None):
                 bar.update(count + len(skipped))
     if not count:
         raise InputError(
-            f"none of the {len(sources):,} files in {source} can be read as a picture; "
-            f"the first: {skipped[0]}"
+            f"none of {len(items):,} files can be read, first {skipped[0]}"
         )
     return images[:count], skipped
 
 
 def find_pictures(folder, exclude=None) -> list[Path]:
-    """Sorted paths of all files in folder that are named like pictures."""
-    exclude = exclude and Path(exclude).resolve()
+    """Sorted paths of all files in a folder that are named like pictures."""
     found = []
     for root, folders, names in os.walk(folder):
-        if exclude and Path(root).resolve() == exclude:
+        if exclude and Path(exclude).exists() and os.path.samefile(root, exclude):
             folders.clear()
-            continue
-        found += [Path(root, n) for n in names if Path(n).suffix.lower() in EXTENSIONS]
+        else:
+            found += [Path(root, n) for n in names if n.lower().endswith(EXTENSIONS)]
     return sorted(found)
 
 
 def read_array(source) -> np.ndarray:
-    """An array, or an .npy, .npz or IDX file, as uint8 (N, H, W, 1 | 3); raises InputError."""
-    if isinstance(source, np.ndarray):
-        array, source = source, "the array"
-    else:
-        source = Path(source)
-        if not source.is_file():
+    """An array, or an .npy, .npz or IDX file, as uint8 (N, H, W, 1 or 3).
+
+    Raises:
+        InputError: no such file, not of these kinds, or of other shapes or values.
+    """
+    array = source
+    if not isinstance(source, np.ndarray):
+        path = Path(source)
+        if not path.is_file():
             raise InputError(f"{source}: no such file or folder")
         try:
-            if source.suffix in (".npy", ".npz"):
-                array = np.load(source, allow_pickle=False)
-                if source.suffix == ".npz":  # several arrays: the largest
-                    with array as arrays:
-                        array = max((arrays[name] for name in arrays.files), key=np.size)
+            if path.suffix in (".npy", ".npz"):
+                array = np.load(path, allow_pickle=False)
+                if path.suffix == ".npz":
+                    array = max((array[name] for name in array.files), key=np.size)
             else:
-                array = read_idx(source.read_bytes())
+                array = read_idx(path.read_bytes())
         except (ValueError, EOFError, OSError) as error:
-            raise InputError(f"{source} is no .npy, .npz or IDX file: {error}") from None
-    if array.ndim == 3:
-        array = array[..., np.newaxis]
+            hint = f"{source} is no folder and no .npy, .npz or IDX file ({error})"
+            raise InputError(hint) from None
+    array = array[..., np.newaxis] if array.ndim == 3 else array
     if array.ndim != 4 or not array.size or array.shape[3] not in (1, 3):
-        raise InputError(
-            f"{source} holds an array of shape {array.shape}, not (N, height, width) or "
-            "(N, height, width, 1 or 3)"
-        )
-    if array.dtype != np.uint8:
-        low, high = float(array.min()), float(array.max())
-        if not -1 <= low <= high <= 255 or (low < 0 and high > 1):
-            raise InputError(
-                f"{source} has values from {low:g} to {high:g}, not in [0, 1], [-1, 1] or "
-                "[0, 255]"
-            )
-        scale, shift = (127.5, 1) if low < 0 else (255, 0) if high <= 1 else (1, 0)
-        array = np.uint8(np.rint((array.astype(np.float32) + shift) * scale))
-    return array
+        wanted = "(N, height, width) or (N, height, width, 1 or 3)"
+        raise InputError(f"the array has shape {array.shape}, not {wanted}")
+    if array.dtype == np.uint8:
+        return array
+    low, high = float(array.min()), float(array.max())
+    if not (-1 <= low <= high <= 1 or 0 <= low <= high <= 255):
+        wanted = "[0, 1], [-1, 1] or [0, 255]"
+        raise InputError(f"the array has values from {low:g} to {high:g}, not {wanted}")
+    return to_uint8(array, (-1, 1) if low < 0 else (0, 1) if high <= 1 else (0, 255))
 
 
 def read_idx(data) -> np.ndarray:
-    """Decode IDX, MNIST's format: 0, 0, type, number of dimensions, each of them, values."""
+    """IDX, MNIST's format: 0, 0, type, number of dimensions, each of them, values."""
     data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    if data[:3] != b"\0\0\x08":  # type 8 is uint8
-        raise ValueError("it does not begin like one")
-    dimensions = np.frombuffer(data, ">i4", data[3], offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(dimensions)
+    if data[:3] != b"\0\0\x08":  # 8 is uint8
+        raise ValueError("unknown beginning")
+    shape = np.frombuffer(data, ">i4", data[3], offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
 
 
-def try_fit(source, shape, fit, background):
-    """``fit_picture`` of a file or an array; what cannot be read comes back as its reason."""
+def try_fit(item, shape, fit, background):
+    """fit_picture() of a path or an array, or the reason (str) why it cannot be read."""
     try:
-        if isinstance(source, np.ndarray):
-            picture = Image.fromarray(source.squeeze(-1) if source.shape[-1] == 1 else source)
+        if isinstance(item, np.ndarray):
+            picture = Image.fromarray(item.squeeze(-1) if item.shape[-1] == 1 else item)
             return fit_picture(picture, shape, fit, background)
-        with Image.open(source) as picture:
-            # Let JPEG decode straight to 1/2, 1/4 or 1/8, still at least as large as needed.
+        with Image.open(item) as picture:
+            # JPEG decodes faster to 1/2, 1/4 or 1/8: the smallest that is large enough.
             picture.draft(None, (max(shape[:2]), max(shape[:2])))
             return fit_picture(picture, shape, fit, background)
-    except Exception as error:  # Pillow raises about every kind on broken files
+    except Exception as error:  # Pillow raises of every kind on broken files
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def fit_picture(picture, shape, fit, background) -> np.ndarray:
-    """One Pillow picture of any mode to a uint8 array of ``shape``, upright and undistorted."""
+    """A Pillow picture of any mode to a uint8 array of shape, upright, undistorted."""
     height, width, channels = shape
     picture = to_rgb(ImageOps.exif_transpose(picture), background)
-    smaller_or_larger = min if fit == "pad" else max
-    scale = smaller_or_larger(width / picture.width, height / picture.height)
+    choose = min if fit == "pad" else max
+    scale = choose(width / picture.width, height / picture.height)
     size = [max(1, round(side * scale)) for side in picture.size]
-    # Bilinear as torchvision's Resize; Pillow averages when it shrinks, so no aliasing.
+    # Bilinear, as in torchvision; Pillow averages where it shrinks: no aliasing.
     picture = picture.resize(size, Image.Resampling.BILINEAR)
     canvas = Image.new("RGB", (width, height), background)
     canvas.paste(picture, ((width - size[0]) // 2, (height - size[1]) // 2))
-    array = np.asarray(canvas if channels == 3 else canvas.convert("L"))
-    return array.reshape(shape)
+    return np.asarray(canvas if channels == 3 else canvas.convert("L")).reshape(shape)
 
 
 def to_rgb(picture, background) -> Image.Image:
-    """A Pillow picture of any mode as RGB, transparency composited on ``background``."""
-    if picture.mode.startswith(("I", "F")):  # deep grays: scale, where convert() would clip
+    """A Pillow picture of any mode as RGB, its transparent pixels on the background."""
+    if picture.mode[0] in "IF":  # deep grays: scale them, convert() would clip
         values = np.asarray(picture, np.float32)
-        transparent = picture.info.get("transparency")
-        deepest = 65535 if values.max() > 255 else 255 if values.max() > 1 else 1
-        alpha = np.uint8(255 * (values != transparent))
-        gray = np.uint8(np.clip(values / deepest, 0, 1) * 255 + 0.5)
-        picture = Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)])
+        full = next((f for f in (1, 255) if values.max() <= f), 65535)
+        opaque = values != picture.info.get("transparency")
+        layers = [to_uint8(values, (0, full)), np.uint8(255 * opaque)]
+        picture = Image.merge("LA", [Image.fromarray(layer) for layer in layers])
     elif picture.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        picture = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+        profiles = [ImageCms.createProfile(name) for name in ("LAB", "sRGB")]
+        picture = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    picture = picture.convert("RGBA")
     canvas = Image.new("RGBA", picture.size, (*background, 255))
-    return Image.alpha_composite(canvas, picture).convert("RGB")
+    return Image.alpha_composite(canvas, picture.convert("RGBA")).convert("RGB")
 
 
 def toy_images(count, shape, seed=0) -> np.ndarray:
-    """Draw distinct toy pictures: coloured shapes on white, or digits on black for gray.
+    """Draw toy pictures, all different: coloured shapes on white, or white digits on black.
 
-    Returns a uint8 array (count, *shape); the same seed draws the same pictures.
+    Returns:
+        uint8 array (count, *shape); digits where shape has one channel.
     """
-    height, width, channels = shape
     rng, images = np.random.default_rng(seed), np.empty((count, *shape), np.uint8)
-    side = 2 * min(height, width)  # drawn at twice the size, shrunk for smooth edges
+    side = 2 * min(shape[:2])  # drawn at twice the size and shrunk: smooth edges
     for i in range(count):
-        if channels == 1:
-            picture = Image.new("RGB", (side, side), "black")
+        background = "black" if shape[2] == 1 else "white"
+        picture = Image.new("RGB", (side, side), background)
+        draw = ImageDraw.Draw(picture)
+        if shape[2] == 1:
+            digit, middle = str(rng.integers(10)), (side / 2, side / 2)
             font = ImageFont.load_default(side * rng.uniform(0.75, 0.95))
-            ImageDraw.Draw(picture).text((side / 2, side / 2), str(rng.integers(10)),
-                                         "white", font, anchor="mm")  # fmt: skip
+            draw.text(middle, digit, "white", font, anchor="mm")
             picture = picture.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
         else:
-            picture = Image.new("RGB", (side, side), "white")
-            hue = rng.random()
-            fill, edge = (tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, value))
-                          for value in (0.95, 0.5))  # fmt: skip
-            corners, dip = [(60, 1), (3, 1), (4, 1), (10, 0.45)][rng.integers(4)]
-            radius, (x, y) = side * rng.uniform(0.3, 0.42), side * rng.uniform(0.46, 0.54, 2)
-            turn = rng.uniform(-0.25, 0.25) - math.pi / 2
-            points = [
-                (x + r * math.cos(a), y + r * math.sin(a))
-                for k in range(corners)
-                for r, a in [(radius * (dip if k % 2 else 1), turn + k * math.tau / corners)]
-            ]
-            ImageDraw.Draw(picture).polygon(points, fill, edge, width=side // 32 + 1)
-        images[i] = fit_picture(picture, shape, "pad", picture.getpixel((0, 0)))
+            hue, (x, y) = rng.random(), side * rng.uniform(0.45, 0.55, size=2)
+            fill, edge = (
+                tuple(int(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.8, value))
+                for value in (0.95, 0.5)
+            )
+            # A circle, a triangle, a square, or a star with its odd corners drawn in.
+            corners, odd = [(60, 1), (3, 1), (4, 1), (10, 0.45)][rng.integers(4)]
+            radius, turn = side * rng.uniform(0.3, 0.42), rng.uniform(-0.25, 0.25)
+            angles = turn - math.pi / 2 + math.tau * np.arange(corners) / corners
+            radii = radius * np.where(np.arange(corners) % 2, odd, 1)
+            points = np.stack(
+                [x + radii * np.cos(angles), y + radii * np.sin(angles)], 1
+            )
+            draw.polygon(points.ravel().tolist(), fill, edge, width=side // 32 + 1)
+        images[i] = fit_picture(picture, shape, "pad", color(background))
     return images
 
 
 def to_uint8(values, value_range=(-1, 1)) -> np.ndarray:
-    """Floats in ``value_range``, clipped to it, to uint8 0-255."""
+    """Numbers in value_range, clipped to it, to uint8 0-255."""
     low, high = value_range
-    scaled = (np.asarray(values, np.float32) - low) / (high - low)
-    return np.uint8(np.rint(255 * np.clip(scaled, 0, 1)))
+    share = (np.asarray(values, np.float32) - low) / (high - low)
+    return np.uint8(np.rint(255 * np.clip(share, 0, 1)))
 
 
 def sheet(images, columns) -> np.ndarray:
-    """Lay uint8 pictures (N, H, W, C) out in rows: (rows * H, columns * W, C), rest white."""
-    rows = -(-len(images) // columns)
-    height, width, channels = images.shape[1:]
+    """Lay uint8 pictures (N, H, W, C) out in rows: (rows * H, columns * W, C)."""
+    rows, (height, width, channels) = -(-len(images) // columns), images.shape[1:]
     grid = np.full((rows * columns, height, width, channels), 255, np.uint8)
     grid[: len(images)] = images
     grid = grid.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     return grid.reshape(rows * height, columns * width, channels)
 
 
-# ------------------------------------------------------------------------- training
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Give a temporary path to write to; it takes the place of ``path`` once it is whole."""
-    temporary = path.with_name(f".unfinished-{path.name}")
-    yield temporary
-    os.replace(temporary, path)
-
-
-def save_picture(path, array):
-    """Write a uint8 array (H, W, C) as a PNG."""
-    with replacing(path) as temporary:
-        imageio.imwrite(temporary, array.squeeze(-1) if array.shape[-1] == 1 else array)
+# -------------------------------------------------------------------------- training
 
 
 def batches(images, batch_size, seed, start_step=0, uniform=False):
-    """Yield batches of pictures for ever, the same for the same seed, from any step on.
+    """Yield batches for ever, the same for the same seed, from any step on.
 
-    Each epoch is a shuffle of its own of all pictures, its last batch smaller where they
-    do not divide; with ``uniform`` each batch is drawn from all pictures, with replacement.
+    Every epoch is a new shuffle of all pictures, its last batch smaller where they do
+    not divide. With uniform, every batch is drawn from all pictures, with replacement.
 
     Yields:
-        uint8 array (up to batch_size, height, width, channels).
+        uint8 array (at most batch_size, height, width, channels).
     """
     steps_per_epoch = math.ceil(len(images) / batch_size)
     epoch, first = divmod(start_step, steps_per_epoch)
@@ -460,227 +422,241 @@ def batches(images, batch_size, seed, start_step=0, uniform=False):
 
 def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epochs=None,
           value_range=(-1, 1), real_batch_size=None, uniform=False):  # fmt: skip
-    """Run ``gan.fit()`` and keep everything it gives in ``args.out``; resume what lies there.
+    """Run gan.fit() and keep what it gives in args.out; go on with what lies there.
 
     Args:
-        gan: a keras.Model with ``train_step``, ``generator``, ``discriminator``,
-            ``g_optimizer`` (updated once a step), ``d_optimizer`` and ``sample_z(n, seed)``.
+        gan: a keras.Model with train_step(), generator, discriminator, g_optimizer
+            (applied once a step), d_optimizer, means (metrics) and sample_z(n, seed).
         images: uint8 array (N, height, width, channels).
-        args: parsed options (``out``, ``epochs`` or ``steps``, ``batch_size``, ``seed``, ...).
-        sheet_size: (rows, columns) of a sheet of samples.
-        sample_every, sample_every_epochs: a sheet each so many steps, or so many epochs.
+        args: parsed options (out, epochs or steps, batch_size, seed, fresh).
+        sheet_size: (rows, columns) of the sheets of samples.
+        sample_every, sample_every_epochs: a sheet each so many steps or epochs.
         value_range: of the generator's output.
-        real_batch_size: real pictures per step, if not ``args.batch_size``.
-        uniform: draw pictures at random in place of epochs without repetition.
+        real_batch_size: real pictures per step, if not args.batch_size.
+        uniform: draw pictures with replacement, in place of shuffled epochs.
 
     Raises:
-        InputError: the folder holds a run with other settings, or losses are not finite.
+        InputError: the folder holds a run with other settings; the losses explode.
     """
     batch_size = real_batch_size or args.batch_size
     if not uniform:
         batch_size = min(batch_size, len(images))
     steps_per_epoch = math.ceil(len(images) / batch_size)
     total = args.steps or args.epochs * steps_per_epoch
-    sample_every = sample_every or sample_every_epochs * steps_per_epoch
-    for model, optimizer in [(gan.generator, gan.g_optimizer), (gan.discriminator, gan.d_optimizer)]:
-        optimizer.build(model.trainable_variables)
-    gan.built = True  # both networks are; there is no call() to build
-    gan.compile(optimizer=None, jit_compile=bool(GPUS))  # XLA: faster on GPU, not on CPU
+    gan.g_optimizer.build(gan.generator.trainable_variables)
+    gan.d_optimizer.build(gan.discriminator.trainable_variables)
+    gan.built = True  # both networks are, and there is no call() to build
+    gan.compile(optimizer=None, jit_compile=bool(GPUS))  # XLA: slower on a CPU
 
-    print(f"networks    G {gan.generator.count_params():,} parameters, "
-          f"D {gan.discriminator.count_params():,}")  # fmt: skip
-    print(f"training    {total:,} steps of {batch_size} pictures, {total / steps_per_epoch:,.4g} "
-          f"epochs of {steps_per_epoch:,} steps")  # fmt: skip
+    parameters = [net.count_params() for net in (gan.generator, gan.discriminator)]
+    print("networks    G {:,} parameters, D {:,}".format(*parameters))
+    epochs = f"{total / steps_per_epoch:,.4g} epochs of {steps_per_epoch:,}"
+    print(f"training    {total:,} steps of {batch_size} pictures: {epochs}")
     if not GPUS and images[0].size >= 256 * 256 * 3:
-        print("warning     pictures of this size want a GPU; on a CPU this takes days")
-    recorder = Recorder(gan, images, args, total, steps_per_epoch, sample_every,
-                        sheet_size, value_range)  # fmt: skip
+        print("warning     pictures of this size want a GPU; a CPU takes days")
     print(f"output      {args.out}{os.sep}", flush=True)
+    recorder = Recorder(
+        gan, images, args, total, steps_per_epoch,
+        sample_every or sample_every_epochs * steps_per_epoch, sheet_size, value_range,
+    )  # fmt: skip
+    signature = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # it delays the end of fit()
     with recorder.interruptible():
         while recorder.step < total and not recorder.stopped:
-            epoch, done = divmod(recorder.step, steps_per_epoch)
-            dataset = tf.data.Dataset.from_generator(
-                lambda start=recorder.step: batches(
-                    images, batch_size, args.seed, start, uniform
-                ),
-                output_signature=tf.TensorSpec((None, *images.shape[1:]), tf.uint8),
-            ).prefetch(2)
-            options = tf.data.Options()
-            options.autotune.enabled = False  # it would delay the end by up to a second
-            # A run that was stopped within an epoch first completes it, then goes on by epochs.
-            recorder.pause_at = recorder.step + steps_per_epoch - done if done else total
+            # One fit() does it all, unless a run goes on in the middle of an epoch: then
+            # a first one completes that epoch.
+            start, (epoch, done) = recorder.step, divmod(recorder.step, steps_per_epoch)
+            recorder.pause_at = start + steps_per_epoch - done if done else total
+            stream = functools.partial(
+                batches, images, batch_size, args.seed, start, uniform
+            )
+            dataset = tf.data.Dataset.from_generator(stream, output_signature=signature)
             gan.fit(
-                dataset.with_options(options),
+                dataset.prefetch(2).with_options(options),
+                steps_per_epoch=min(steps_per_epoch - done, total - start),
                 initial_epoch=epoch,
                 epochs=math.ceil(total / steps_per_epoch),
-                steps_per_epoch=min(steps_per_epoch - done, total - recorder.step),
                 callbacks=[recorder],
                 shuffle=False,
                 verbose=int(recorder.interactive),
             )
-    recorder.keep()
-    print(f"{recorder.stopped or 'done'} at step {recorder.step:,}: samples, training.gif, "
-          f"losses and generator.keras are in {args.out}{os.sep}")  # fmt: skip
+        recorder.keep()
+    results = "samples, training.gif, losses and generator.keras"
+    print(f"{recorder.stopped or 'done'} at step {recorder.step:,}: {results} are in "
+          f"{args.out}{os.sep}")  # fmt: skip
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path to write to; it takes the place of path once it is whole."""
+    temporary = path.with_name(f".unfinished-{path.name}")
+    yield temporary
+    os.replace(temporary, path)
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps samples, losses, GIF, generator and checkpoints while ``fit()`` runs.
+    """Keeps sheets, losses, GIF, generator and checkpoints while fit() runs.
 
-    Everything a run is made of (weights, moving averages, optimizer moments, random state, epoch
-    means) is saved as variables, and everything else follows from seed and step, so that a
-    resumed run on a CPU is the uninterrupted one, bit for bit.
+    A checkpoint holds all variables: weights, moving averages, optimizer moments, random
+    state, means of the epoch. The rest follows from seed and step, so that a run that
+    goes on from it is, on a CPU, the uninterrupted one bit for bit.
     """
 
-    def __init__(self, gan, images, args, total, steps_per_epoch, sample_every, sheet_size,
-                 value_range):  # fmt: skip
+    def __init__(self, gan, images, args, total, steps_per_epoch, sample_every,
+                 sheet_size, value_range):  # fmt: skip
         super().__init__()
-        self.out, self.total, self.steps_per_epoch = args.out, total, steps_per_epoch
+        self.gan, self.out, self.value_range = gan, args.out, value_range
+        self.total, self.steps_per_epoch = total, steps_per_epoch
         self.sample_every, self.columns = sample_every, sheet_size[1]
-        self.value_range = value_range
         self.interactive = sys.stdout.isatty() or in_notebook()
-        self.gan, self.stopped, self.pause_at = gan, "", total
-        self.keep_next = 0.0  # time from which keep() is due again
-        # int: a seed of its own, so that sheets do not disturb the training's random numbers
+        self.stopped, self.pause_at, self.keep_at, self.rows = "", total, 0.0, []
+        # A plain number as seed: sheets leave the random state of training alone.
         self.z = gan.sample_z(math.prod(sheet_size), args.seed)
 
         self.prepare_folder(args, len(images))
         variables = [*gan.variables, *gan.metrics_variables,
-                     *gan.g_optimizer.variables, *gan.d_optimizer.variables]  # fmt: skip
-        variables = list({id(v): v for v in variables}.values())
+                     *gan.d_optimizer.variables, *gan.g_optimizer.variables]  # fmt: skip
+        unique = {id(variable): variable.value for variable in variables}
         self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(variables=[v.value for v in variables]),
+            tf.train.Checkpoint(variables=list(unique.values())),
             str(self.out / "checkpoints"),
             max_to_keep=2,
         )
-        self.rows = []
-        self.resume()
-        self.means = [v.numpy() for v in gan.metrics_variables]
-        if self.step == 0:
-            columns = max(1, min(8, len(images)))
-            save_picture(self.out / "real.png", sheet(images[: columns * 8], columns))
+        self.manager.restore_or_initialize()
+        self.step = int(gan.g_optimizer.iterations)
+        self.means = [variable.numpy() for variable in gan.metrics_variables]
+        if self.step:
+            print(f"resuming at step {self.step:,} of {total:,}")
+            self.forget_later_results()
+        else:
+            self.save_picture("real.png", images[:64], columns=8)
             self.save_sheet()
 
     def prepare_folder(self, args, count):
-        """Make the folder; refuse one that holds a run with other settings."""
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-        del settings["fresh"]
-        settings["pictures"] = count
-        settings["versions"] = {"python": platform.python_version(), "keras": keras.__version__,
-                                "tensorflow": tf.__version__, "numpy": np.__version__}  # fmt: skip
-        settings = json.loads(json.dumps(settings))  # tuples to lists, as read back
-        file = self.out / "settings.json"
-        if args.fresh and file.exists():
-            print(f"deleting the earlier run in {self.out}{os.sep}")
-            for name in ("checkpoints", "samples"):
-                shutil.rmtree(self.out / name, ignore_errors=True)
-        if (self.out / "checkpoints" / "checkpoint").exists() and file.exists():
-            for name, old in json.loads(file.read_text("utf-8")).items():
-                if name not in ("epochs", "steps", "out", "versions") and old != settings.get(name):
+        """Make the folder and settings.json; refuse the folder of a different run."""
+        new = {name: value for name, value in vars(args).items() if name != "fresh"}
+        new["pictures"] = count
+        versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+        new["versions"] = {"python": platform.python_version(), **versions}
+        new = json.loads(json.dumps(new, default=str))  # as it will be read back
+        file, checkpoints = self.out / "settings.json", self.out / "checkpoints"
+        if args.fresh and checkpoints.exists():
+            print(f"deleting the checkpoints and samples in {self.out}{os.sep}")
+            shutil.rmtree(checkpoints)
+            shutil.rmtree(self.out / "samples", ignore_errors=True)
+        if checkpoints.exists() and file.exists():
+            old = json.loads(file.read_text("utf-8"))
+            for name in sorted(new.keys() - {"epochs", "steps", "out", "versions"}):
+                if old.get(name) != new[name]:
                     raise InputError(
-                        f"the run in {self.out} has {name.replace('_', '-')} {old}, this one "
-                        f"{settings.get(name)}: use the same, another --out, or --fresh"
+                        f"the run in {self.out} has {name} {old.get(name)}, not "
+                        f"{new[name]}: use the same, another --out, or --fresh"
                     )
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2), "utf-8")
+            temporary.write_text(json.dumps(new, indent=2), "utf-8")
 
-    def resume(self):
-        """Restore the newest checkpoint, if there is one, and what was recorded up to it."""
-        if self.manager.latest_checkpoint:
-            self.manager.restore_or_initialize()
-        self.step = int(self.gan.g_optimizer.iterations)
-        if not self.step:
-            return
-        print(f"resuming at step {self.step:,} of {self.total:,}")
+    def forget_later_results(self):
+        """Drop rows and sheets from after the checkpoint, and those of an early end."""
         with open(self.out / "losses.csv", newline="", encoding="utf-8") as file:
-            self.rows = [
-                row for row in csv.DictReader(file)
-                if int(row["step"]) <= self.step and self.wants_row(int(row["step"]))
-            ]  # fmt: skip
-        for path in self.sheets():
-            at = sheet_step(path)
-            if at > self.step or not self.wants_sheet(at):
+            for row in csv.DictReader(file):
+                if int(row["step"]) <= self.step and self.wants_row(int(row["step"])):
+                    self.rows.append(row)
+        for step, path in self.sheets():
+            if step > self.step or not self.wants_sheet(step):
                 path.unlink()
 
     def wants_row(self, step):
-        """losses.csv: every 100 steps and at the end of each epoch."""
-        return step % 100 == 0 or step % self.steps_per_epoch == 0
+        """A row of losses.csv: each 100 steps of an epoch, and at its end."""
+        return step % self.steps_per_epoch % 100 == 0
 
     def wants_sheet(self, step):
-        """Sheets: at 0, 1, 2, 5, 10, 20, 50 ... up to the source's rhythm, then by that."""
+        """A sheet: at 0, 1, 2, 5, 10, 20, 50 ..., and then in the rhythm of the source."""
         if step < self.sample_every:
             return str(step).rstrip("0") in ("", "1", "2", "5")
-        thinned = max(1, step // (self.sample_every * MAX_SHEETS))
-        return step % (self.sample_every << (thinned.bit_length() - 1)) == 0
+        halvings = max(1, step // (self.sample_every * MAX_SHEETS)).bit_length() - 1
+        return step % (self.sample_every << halvings) == 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.step % self.steps_per_epoch:  # resumed within an epoch: so are its means
+        if self.step % self.steps_per_epoch:  # in the middle of one: so were its means
             for variable, value in zip(self.gan.metrics_variables, self.means):
                 variable.assign(value)
-        self.started, self.started_step = time.monotonic(), self.step
+        self.began, self.began_at = time.monotonic(), self.step
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        last = self.step == self.total
-        if not all(math.isfinite(value) for value in logs.values()):
+        values = {mean.name: logs[mean.name] for mean in self.gan.means}
+        ends = self.step == self.total or bool(self.stopped)
+        if not all(map(math.isfinite, values.values())):
             raise InputError(
-                f"the losses are no longer finite at step {self.step:,}; the last good "
-                f"checkpoint and generator are in {self.out}. Try another --seed"
+                f"the losses are not finite at step {self.step:,}; checkpoint and "
+                f"generator in {self.out} are from before. Try another --seed"
             )
-        if self.wants_row(self.step) or last:
-            epoch = math.ceil(self.step / self.steps_per_epoch)
-            self.rows.append({"epoch": epoch, "step": self.step}
-                             | {name: f"{value:.6g}" for name, value in logs.items()})  # fmt: skip
-        if self.wants_sheet(self.step) or last or self.stopped:
+        if self.wants_row(self.step) or ends:
+            row = {"epoch": math.ceil(self.step / self.steps_per_epoch)}
+            row["step"] = self.step
+            self.rows.append(row | {name: f"{v:.6g}" for name, v in values.items()})
+        if self.wants_sheet(self.step) or ends:
             self.save_sheet()
-        if time.monotonic() > self.keep_next and not last:
+        if time.monotonic() > self.keep_at and not ends:  # train() keeps the end
             self.keep()
-        if self.stopped or last or self.step == self.pause_at:
-            self.model.stop_training = True
-        if not self.interactive and (last or self.step % self.steps_per_epoch == 0):
-            self.print_epoch(logs)
+        if not self.interactive and (ends or self.step % self.steps_per_epoch == 0):
+            self.print_epoch(values)
+        self.model.stop_training = ends or self.step == self.pause_at
 
-    def print_epoch(self, logs):
-        """One line for an epoch, where there is no terminal to draw a bar on."""
-        seconds = (time.monotonic() - self.started) / (self.step - self.started_step)
-        left = time.strftime("%H:%M:%S", time.gmtime(seconds * (self.total - self.step)))
-        days = int(seconds * (self.total - self.step) // 86400)
-        values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        print(f"epoch {math.ceil(self.step / self.steps_per_epoch):,}  step {self.step:,}/"
-              f"{self.total:,}  {values}  {seconds:.3g} s/step  "
-              f"{f'{days} d ' if days else ''}{left} left", flush=True)  # fmt: skip
+    def print_epoch(self, values):
+        """One line for an epoch, where no terminal shows a bar."""
+        seconds = (time.monotonic() - self.began) / (self.step - self.began_at)
+        minutes, _ = divmod(round(seconds * (self.total - self.step)), 60)
+        means = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        print(f"epoch {math.ceil(self.step / self.steps_per_epoch):,}  "
+              f"step {self.step:,}/{self.total:,}  {means}  {seconds:.3g} s/step  "
+              f"{minutes // 60} h {minutes % 60:02} min left", flush=True)  # fmt: skip
 
     def sheets(self):
-        """Paths of all sheets so far, in order."""
-        return sorted((self.out / "samples").glob("step_*.png"), key=sheet_step)
+        """(step, path) of all sheets, in order."""
+        paths = (self.out / "samples").glob("step_*.png")
+        return sorted((int(path.stem.removeprefix("step_")), path) for path in paths)
 
     def save_sheet(self):
-        """Draw the fixed z and lay the pictures out in one PNG."""
-        values = np.concatenate(
-            [self.gan.generator(z, training=False) for z in np.array_split(self.z, max(1, len(self.z) // 16))]
-        )
-        digits = max(6, len(str(self.total)))
-        path = self.out / "samples" / f"step_{self.step:0{digits}}.png"
-        save_picture(path, sheet(to_uint8(values, self.value_range), self.columns))
+        """Draw the fixed z in inference mode, 16 at a time, and lay them out."""
+        parts = [self.gan.generator(self.z[i : i + 16], training=False)
+                 for i in range(0, len(self.z), 16)]  # fmt: skip
+        name = f"samples/step_{self.step:0{max(6, len(str(self.total)))}}.png"
+        values = np.concatenate([np.asarray(part) for part in parts])
+        self.save_picture(name, to_uint8(values, self.value_range), self.columns)
+
+    def save_picture(self, name, images, columns):
+        """Write pictures (N, H, W, C) as one PNG."""
+        array = sheet(images, columns)
+        with replacing(self.out / name) as temporary:
+            imageio.imwrite(temporary, array[..., 0] if array.shape[2] == 1 else array)
 
     def keep(self):
-        """Write checkpoint, generator, losses and GIF; at most 2 % of the time goes there."""
+        """Write losses.csv, losses.png, training.gif, generator.keras and a checkpoint."""
         began = time.monotonic()
-        with replacing(self.out / "losses.csv") as temporary:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self.rows[0] if self.rows else ["epoch", "step"])
-                writer.writeheader()
-                writer.writerows(self.rows)
-        self.manager.save(checkpoint_number=self.step)
+        with (
+            replacing(self.out / "losses.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            names = [mean.name for mean in self.gan.means]
+            writer = csv.DictWriter(file, ["epoch", "step", *names])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        with replacing(self.out / "losses.png") as temporary:
+            plot_losses(temporary, self.rows)
+        with replacing(self.out / "training.gif") as temporary:
+            save_gif(temporary, [path for _, path in self.sheets()])
         with replacing(self.out / "generator.keras") as temporary:
             self.gan.generator.save(temporary)
-        save_losses(self.out / "losses.png", self.rows)
-        save_gif(self.out / "training.gif", self.sheets())
-        self.keep_next = time.monotonic() + min(600, 50 * (time.monotonic() - began))
+        self.manager.save(checkpoint_number=self.step)
+        cost = time.monotonic() - began
+        self.keep_at = time.monotonic() + min(50 * cost, KEEP_SECONDS)
 
     @contextlib.contextmanager
     def interruptible(self):
-        """Let the first Ctrl-C end training after the step it is in, the second at once."""
+        """The first Ctrl-C ends training after the step it is in, the second at once."""
 
         def on_interrupt(*_):
             self.stopped = "stopped"
@@ -693,42 +669,29 @@ class Recorder(keras.callbacks.Callback):
             signal.signal(signal.SIGINT, before)
 
 
-def sheet_step(path) -> int:
-    """The step in the name of a sheet."""
-    return int(re.sub(r"\D", "", path.stem))
-
-
 def save_gif(path, sheets):
-    """Make a GIF of sheets (paths), at most MAX_FRAMES of them, evenly chosen, the last included."""
-    chosen = np.unique(np.linspace(0, len(sheets) - 1, MAX_FRAMES).round().astype(int))
+    """Make a GIF of at most MAX_FRAMES of the sheets (paths), the last one included."""
     frames = []
-    for i in chosen:
+    for i in np.unique(np.linspace(0, len(sheets) - 1, MAX_FRAMES).round().astype(int)):
         with Image.open(sheets[i]) as picture:
             picture = picture.convert("RGB")
             picture.thumbnail((512, 512))
             frames.append(np.asarray(picture))
-    with replacing(path) as temporary:
-        # milliseconds; the last frame stays
-        durations = [150] * (len(frames) - 1) + [1500]
-        imageio.imwrite(temporary, frames, duration=durations, loop=0)
+    milliseconds = [150] * (len(frames) - 1) + [1500]
+    imageio.imwrite(path, frames, duration=milliseconds, loop=0)
 
 
-def save_losses(path, rows):
-    """Draw the rows of losses.csv: losses above, mean probabilities below."""
-    if len(rows) < 2:
-        return
-    from matplotlib.figure import Figure  # here, as it is slow to import
+def plot_losses(path, rows):
+    """Plot the rows of losses.csv: losses above, mean probabilities below."""
+    from matplotlib.figure import Figure  # here, as it takes long to import
 
     figure = Figure(figsize=(8, 6), layout="constrained")
-    axes = figure.subplots(2, sharex=True)
+    above, below = figure.subplots(2, sharex=True)
     steps = [int(row["step"]) for row in rows]
-    for name in list(rows[0])[2:]:
-        is_loss = name.endswith("loss")
-        axes[0 if is_loss else 1].plot(steps, [float(row[name]) for row in rows], label=name)
-    for axis, label in zip(axes, ["loss", "mean probability of real"]):
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    axes[1].set_xlabel("step")
-    with replacing(path) as temporary:
-        figure.savefig(temporary)
+    for name in list(rows[0])[2:] if rows else []:
+        axes = above if name.endswith("loss") else below
+        axes.plot(steps, [float(row[name]) for row in rows], ".-", label=name)
+        axes.legend()
+    above.set(ylabel="loss")
+    below.set(ylabel="mean probability of real", xlabel="step", ylim=(0, 1))
+    figure.savefig(path)
