@@ -1,35 +1,37 @@
 # %% [markdown]
-"""DCGAN256, 256×256: flipped soft labels, instance noise and a larger kernel.
+"""DCGAN256, 256×256: flipped soft labels, instance noise and larger kernels.
 
 Source: t0nberryking/DCGAN256, a modification of manicman1999/GAN256 (both on GitHub).
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Sønderby et al. 2016,
 arxiv.org/abs/1610.04490 (instance noise).
-Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels, filled up to
-256×256 with their background colour.
+Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels,
+filled up to 256×256 with their background.
 
-    python dcgan256.py --images ./images                   # 500,000 steps, as the source
+    python dcgan256.py --images ./images    # 500,000 steps, as the source
     python dcgan256.py --images ./images --steps 1000
 
-The source's three modifications of GAN256: the first two kernels of G are 4×4, the labels are
-flipped (real is 0, generated is 1) and soft, and D sees its pictures through Gaussian noise.
-One step: D on 8 real pictures, D on 8 generated ones, then G on 16 new z. This follows the code.
+Three things distinguish the source from GAN256: G's first two Conv2D kernels are 4×4,
+not 3×3; labels are flipped (real is 0, generated is 1) and soft; D sees its pictures
+through Gaussian noise. One step: D on 8 real pictures, D on 8 generated ones, then G
+on 16 new z.
 
 Deviations:
-[D1] Pictures are drawn at random, each with a random mirror. The source draws 8 neighbouring
-     files, the mirrored ones beside the originals.
-[D2] The learning rate falls when it should. The source re-reads it every 5,000 steps only,
-     when it recompiles and also forgets Adam's moments.
-[D3] D ends in a logit, and the loss is computed from it (the same number, without its clipping).
-[D4] In G's step only G is updated. The source trains both and then puts D's weights back.
+[D1] Pictures are drawn at random, each with a random mirror. The source draws 8
+     neighbouring files, the mirrored ones beside the originals.
+[D2] The learning rate falls when it should. The source re-reads it every 5,000 steps
+     only, when it recompiles, and also forgets Adam's moments.
+[D3] D ends in a logit, and the loss is computed from it: the same number, but for
+     the clipping of probabilities near 0 and 1.
+[D4] In G's step only G is updated. The source trains both, then puts D's weights back.
 
 Oddities kept:
-[K1] Flipped labels: D's output is the probability of "generated". d_real and d_fake are
-     shown as the probability of "real" all the same, as in the other scripts.
-[K2] In D's step G runs in inference mode (moving averages), as the source's predict() did.
+[K1] Flipped labels: D says how probably a picture is generated. d_real and d_fake
+     are shown as the probability of "real" all the same, as in the other scripts.
+[K2] In D's step G runs in inference mode (moving averages), as in predict().
 [K3] G is trained towards D's soft label for real, not towards a clean 0.
 [K4] Adam's beta_1 is 0.9, where the DCGAN paper has 0.5.
 
-Verdict: see the table of results in README.md.
+Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
@@ -46,7 +48,7 @@ STEPS = 500_000
 LEARNING_RATE = 1e-4
 DECAY, DECAY_STEPS = 0.85, 10_000  # the rate falls by 15 % every 10,000 steps
 BETA_1 = 0.9  # [K4]
-BN_MOMENTUM = 0.7  # short memory: G runs on moving averages in D's step [K2]
+BN_MOMENTUM = 0.7
 LEAKY_SLOPE = 0.2
 DROPOUT = 0.25
 INSTANCE_NOISE = 0.2  # standard deviation, pictures being in [0, 1]
@@ -96,7 +98,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 256, 256, 3) in [0, 1] to logits (B, 1): positive means generated. [D3] [K1]"""
+    """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0. [D3] [K1]"""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
@@ -178,7 +180,7 @@ class DCGAN256(keras.Model):
         return tf.where(chance < 0.5, images[:, :, ::-1], images)
 
     def update_d(self, images, label):
-        """D on one kind of pictures, minimizing its cross-entropy; gives loss and logits."""
+        """One update of D on one kind of pictures; gives loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.discriminator(images, training=True)
@@ -190,14 +192,14 @@ class DCGAN256(keras.Model):
         real = self.mirror_some(tf.cast(images, tf.float32) / 255)
         n = tf.shape(real)[0]
 
-        # 1. D, with D(x) the probability of "generated": maximize log(1 - D(x)), one update,
-        # then log D(G(z)), another.
+        # 1. D, where D(x) is the probability of "generated": maximize log(1 - D(x)) in
+        # one update, then log D(G(z)) in another.
         d_loss_real, real_logits = self.update_d(real, REAL_LABEL)
         z = self.sample_z(n, self.seed_generator)
         fake = self.generator(z, training=False)  # [K2]
         d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
 
-        # 2. G: maximize log(1 - D(G(z))), that is, be taken for real, on twice as many z.
+        # 2. G: maximize log(1 - D(G(z))), be taken for real, on twice as many new z.
         z = self.sample_z(2 * n, self.seed_generator)
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
@@ -245,7 +247,7 @@ def main(argv=None):
         sample_every=SAMPLE_EVERY,
         value_range=(0, 1),
         real_batch_size=args.batch_size // 2,
-        uniform=True,
+        uniform=True,  # [D1]
     )
 
 

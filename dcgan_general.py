@@ -1,41 +1,44 @@
 # %% [markdown]
-"""General DCGAN: any picture size, any depth, kernel and stride.
+"""General DCGAN: any picture size, depth, kernel and stride.
 
 Source: "General DCGAN", a configurable class in Keras.
 Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
-Data: a folder of pictures; the source used sea pictures of the Intel image set at 150×150, depth
-4, for 8k epochs, and faces at 200×180, depth 5, for 3k to 8k.
+Data: a folder of pictures; the source used the sea pictures of the Intel image set at
+150×150, depth 4, for "8k epochs", and faces at 200×180, depth 5, for 3k to 8k.
 
     python dcgan_general.py --images ./sea --depth 4
     python dcgan_general.py --images ./faces --img-size 200 180 3 --depth 5
 
-or, as the source has it, from Python:
+or, with the source's parameters, from Python:
 
     gan = DCGAN(save_path="runs/faces", img_size=(200, 180, 3), depth=5)
     gan.train("./faces", epochs=3000)
 
-Where the source's README and its code disagree (D's learning rate), this follows the code.
+Where the source's README and its code disagree (D's learning rate [K3]), this follows
+the code.
 
 Deviations:
-[D1] Any height, width and number of channels, cropped unevenly where the difference is odd. The
-     source takes the height for both and crops evenly, so only some sizes work.
-[D2] z is uniform in [-1, 1] for sheets too. The source draws them from a standard normal.
-[D3] In G's step D runs in training mode (batch statistics, dropout). What the source's frozen
-     D did depends on the Keras version it ran on.
-[D4] D ends in a logit, and the loss is computed from it (the same number, without its clipping).
-[D5] An epoch is one pass over the pictures, and its last batch may be smaller.
-[D6] Sheets come every 10 epochs, and show the same z every time.
+[D1] Any height and width, cropped unevenly where the difference is odd; where the
+     source's start size is too small (large kernels, stride 1), the smallest that
+     does. The source takes the height for both, and crops evenly.
+[D2] z is uniform in [-1, 1] for sheets too; the source draws theirs from a normal.
+[D3] In G's step D's batch normalization uses the batch. What the source's frozen D
+     used depends on the version of Keras it ran on.
+[D4] D ends in a logit, and the loss is computed from it: the same number, but for
+     the clipping of probabilities near 0 and 1.
+[D5] An epoch is one pass over the pictures; what the source counts is not known to
+     us. Its last batch may be smaller. A sheet every 10 epochs is our choice.
 
 Oddities kept:
-[K1] In D's step G runs in inference mode (moving averages, no dropout), as predict() does.
-[K2] G is trained on the same z that D has just seen the pictures of.
-[K3] D's learning rate is a quarter of G's: 5e-5 in the code; the README's runs had 2e-4 for both.
+[K1] In D's step G runs in inference mode (moving averages, no dropout).
+[K2] G is trained on the very z whose pictures D has just learned to tell.
+[K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README's runs
+     had 2e-4 for both.
 
-Verdict: see the table of results in README.md.
+Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
-import argparse
 from pathlib import Path
 
 import utils  # before keras: keeps TensorFlow's start quiet
@@ -49,31 +52,30 @@ INPUT_SIZE = 200  # length of z, which is uniform in [-1, 1]
 KERNEL_SIZE = (3, 3)
 STRIDE = (2, 2)
 DEPTH = 3  # convolutions in each network
-INCREMENT = 32  # filters: 32, 64, 96 ... in D, the other way round in G
+INCREMENT = 32  # filters: 32, 64, 96 ... in D; 96, 64 ... in G
 DROPOUT = 0.4
 BATCH_SIZE = 32
 EPOCHS = 8_000
 LEARNING_RATE = 2e-4  # of G; DCGAN sec. 4
 D_LEARNING_RATE = 5e-5  # [K3]
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
-LEAKY_SLOPE = 0.2  # DCGAN sec. 3
+LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 BN_MOMENTUM = 0.9
-SAMPLE_EVERY_EPOCHS = 10  # [D6]
+SAMPLE_EVERY_EPOCHS = 10  # [D5]
 SHEET = (5, 5)  # rows, columns
 
 
 def start_size(size, kernel, stride, depth):
-    """The side at which G starts, so that it ends at ``size`` or a little more."""
+    """The side from which G, each layer times stride, reaches size or a little more."""
     start = size
     for _ in range(depth):
         start = (start - kernel) // stride + 1
-    start += 2
-    if start < 3 or start * stride**depth < size:
+    if start < 1:
         raise utils.InputError(
-            f"a side of {size} with kernel {kernel}, stride {stride} and depth {depth} cannot be "
-            "built: try a smaller depth or kernel, or stride 2"
+            f"depth {depth} is too deep for a side of {size} with kernel {kernel} and "
+            f"stride {stride}: try a smaller depth, or a larger picture"
         )
-    return start
+    return max(start + 2, -(-size // stride**depth))  # [D1]
 
 
 # %% Generator
@@ -134,7 +136,7 @@ def build_discriminator(
     depth=DEPTH,
     increment=INCREMENT,
 ):
-    """Pictures (B, *img_size) in [-1, 1] to logits (B, 1): positive means real. [D4]"""
+    """Pictures (B, *img_size) in [-1, 1] to logits (B, 1), real if > 0. [D4]"""
     network = [keras.Input(img_size)]
     for i in range(depth):  # (B, 75, 75, 32), (B, 38, 38, 64), (B, 19, 19, 96)
         network += [
@@ -175,16 +177,17 @@ class DCGAN(keras.Model):
         super().__init__()
         self.save_path, self.batch_size, self.seed = save_path, batch_size, seed
         self.input_size, self.img_size = input_size, tuple(img_size)
-        shape = dict(
-            img_size=self.img_size,
-            kernel_size=kernel_size,
-            stride=stride,
-            dropout=dropout,
-            depth=depth,
-            increment=increment,
-        )
-        self.generator = build_generator(input_size, **shape)
-        self.discriminator = build_discriminator(**shape)
+        keras.utils.set_random_seed(seed)  # of the initial weights
+        self.parameters = {
+            "img_size": self.img_size,
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "dropout": dropout,
+            "depth": depth,
+            "increment": increment,
+        }
+        self.generator = build_generator(input_size, **self.parameters)
+        self.discriminator = build_discriminator(**self.parameters)
         self.g_optimizer = optimizer or keras.optimizers.Adam(
             LEARNING_RATE, beta_1=BETA_1
         )
@@ -202,7 +205,7 @@ class DCGAN(keras.Model):
         return keras.random.uniform((n, self.input_size), -1, 1, seed=seed)  # [D2]
 
     def update_d(self, images, label):
-        """D on one kind of pictures, minimizing its cross-entropy; gives loss and logits."""
+        """One update of D on one kind of pictures; gives loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.discriminator(images, training=True)
@@ -235,18 +238,12 @@ class DCGAN(keras.Model):
         return {mean.name: mean.result() for mean in self.means}
 
     def train(self, images, epochs=EPOCHS, args=None):
-        """Train on a folder, a file or a uint8 array (N, *img_size), into ``save_path``."""
-        args = args or argparse.Namespace(
-            images=images,
-            fit="pad",
-            background=(255, 255, 255),
-            out=Path(self.save_path),
-            epochs=epochs,
-            steps=None,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            fresh=False,
-        )
+        """Train on a folder, a file or a uint8 array (N, *img_size), into save_path."""
+        if args is None:  # called from Python: the command line's defaults
+            parser = utils.Parser("", "", batch_size=self.batch_size, length="")
+            args = parser.parse_args([])
+            args.out, args.epochs, args.seed = Path(self.save_path), epochs, self.seed
+            vars(args).update(self.parameters)
         utils.train(
             self,
             utils.training_images(args, self.img_size, images),
@@ -266,79 +263,42 @@ def main(argv=None):
         length=f"{EPOCHS:,}",
     )
     whole, share = utils.number(), utils.number(float, 0, 0.99)
-    rate, optimizers = utils.number(float, 0, 1), ["adam", "rmsprop", "sgd"]
-    option = parser.add_argument
-    option(
-        "--img-size",
-        type=whole,
-        nargs=3,
-        default=IMG_SIZE,
-        metavar=("H", "W", "C"),
-        help="height, width, channels (3 or 1) (default: 150 150 3)",
-    )
-    option(
-        "--input-size",
-        type=whole,
-        default=INPUT_SIZE,
-        help="length of z (default: %(default)s)",
-    )
-    option(
-        "--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="default: 3 3"
-    )
-    option("--stride", type=whole, nargs=2, default=STRIDE, help="default: 2 2")
-    option(
-        "--depth",
-        type=whole,
-        default=DEPTH,
-        help="convolutions in each network (default: %(default)s)",
-    )
-    option(
-        "--increment",
-        type=whole,
-        default=INCREMENT,
-        help="filters per level (default: %(default)s)",
-    )
-    option("--dropout", type=share, default=DROPOUT, help="default: %(default)s")
-    option(
-        "--optimizer", choices=optimizers, default="adam", help="default: %(default)s"
-    )
-    option(
-        "--learning-rate",
-        type=rate,
-        default=LEARNING_RATE,
-        help="G's (default: %(default)s)",
-    )
-    option(
-        "--d-learning-rate",
-        type=rate,
-        default=D_LEARNING_RATE,
-        help="D's (default: %(default)s)",
-    )
+    rate = utils.number(float, 0, 1)
+    add = parser.add_argument
+    size = "height, width, channels (3 or 1; default: 150 150 3)"
+    add("--img-size", type=whole, nargs=3, default=IMG_SIZE, metavar="N", help=size)
+    add("--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="default: 3 3")
+    add("--stride", type=whole, nargs=2, default=STRIDE, help="default: 2 2")
+    for name, kind, default, meaning in [
+        ("input-size", whole, INPUT_SIZE, "length of z"),
+        ("depth", whole, DEPTH, "convolutions in each network"),
+        ("increment", whole, INCREMENT, "filters per level"),
+        ("dropout", share, DROPOUT, "share of dropped activations"),
+        ("learning-rate", rate, LEARNING_RATE, "G's"),
+        ("d-learning-rate", rate, D_LEARNING_RATE, "D's"),
+    ]:
+        text = f"{meaning} (default: %(default)s)"
+        add(f"--{name}", type=kind, default=default, metavar="N", help=text)
+    kinds = {
+        "adam": lambda rate: keras.optimizers.Adam(rate, beta_1=BETA_1),
+        "rmsprop": keras.optimizers.RMSprop,
+        "sgd": keras.optimizers.SGD,
+    }
+    text = "of both networks (default: %(default)s)"
+    add("--optimizer", choices=kinds, default="adam", help=text)
     args = parser.parse_args(argv)
     if args.img_size[2] not in (1, 3):
         parser.error("--img-size: pictures have 1 or 3 channels")
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
     utils.prepare(args)
-
-    def optimizer(learning_rate):
-        beta_1 = {"beta_1": BETA_1} if args.optimizer == "adam" else {}
-        config = {"learning_rate": learning_rate, **beta_1}
-        return keras.optimizers.get({"class_name": args.optimizer, "config": config})
-
+    names = ["kernel_size", "stride", "input_size", "img_size", "dropout", "depth"]
+    names += ["increment", "batch_size", "seed"]
     gan = DCGAN(
         args.out,
-        args.kernel_size,
-        args.stride,
-        args.input_size,
-        args.img_size,
-        args.dropout,
-        args.depth,
-        args.increment,
-        args.batch_size,
-        optimizer(args.learning_rate),
-        optimizer(args.d_learning_rate),
-        args.seed,
+        optimizer=kinds[args.optimizer](args.learning_rate),
+        d_optimizer=kinds[args.optimizer](args.d_learning_rate),
+        **{name: getattr(args, name) for name in names},
     )
     gan.train(args.images, args=args)
 

@@ -1,32 +1,36 @@
 # %% [markdown]
-"""DCGAN for gray pictures, 28×28 or any size divisible by 4: MNIST and the like.
+"""DCGAN for gray pictures, 28×28 or any size divisible by 4: MNIST and its kin.
 
 Source: github.com/sliao-mi-luku/DCGAN-grayscale-MNIST-Fashion-MNIST-Food-101.
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Szegedy et al. 2015,
 arxiv.org/abs/1512.00567 (label smoothing).
-Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures made gray.
+Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures,
+made gray; the source also used Food-101 and cursive calligraphy.
 
     python dcgan_grayscale.py --dataset mnist            # 16,000 steps, as the source
-    python dcgan_grayscale.py --dataset fashion_mnist    # 9,000
+    python dcgan_grayscale.py --dataset fashion_mnist    # 9,000 steps
     python dcgan_grayscale.py --images ./calligraphy --img-size 64 64
 
-The source is a README with both networks and the settings; it shows no training loop. One step
-here is one of its "episodes": 32 fakes and 32 real pictures for D, then 32 new z for G.
+The source is a README with the networks and settings, and shows no training loop. One
+of its "episodes" is one step here: D on 32 real and 32 fakes, then G on 32 new z.
 
-Deviations:
-[D1] In D's step G runs in training mode. The source does not say how.
-[D2] D's real and fake pictures pass it as two batches and their losses are averaged, the same
-     as one batch of 64: D has no batch normalization.
-[D3] D ends in a logit, and the loss is computed from it (the same number, without its clipping).
-[D4] Pictures of other shapes are padded, not stretched. Heights and widths may differ.
+Deviations, or our choice where the source is silent:
+[D1] In D's step G runs in training mode.
+[D2] Real and fake pictures pass D one after the other, and their losses are averaged:
+     the same as one batch of 64, as D has no batch normalization.
+[D3] D ends in a logit, and the loss is computed from it: the same number, but for
+     the clipping of probabilities near 0 and 1.
+[D4] Pictures of other proportions are padded. Height and width may differ.
+[D5] A sheet every 500 steps; 16,000 steps for pictures of your own.
 
 Oddities kept:
 [K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G.
 [K2] Label smoothing is two-sided, for D and for G: 1 becomes 0.95, 0 becomes 0.05.
-[K3] The first layer of G and all of D are without batch normalization.
+[K3] The first layer of G, and all of D, is without batch normalization.
 [K4] D's last layer keeps Keras' default initializer.
+[K5] Adam's beta_1 is Keras' 0.9, where the DCGAN paper has 0.5.
 
-Verdict: see the table of results in README.md.
+Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
@@ -39,12 +43,12 @@ from keras import layers
 
 IMG_SIZE = (28, 28)  # height, width
 LATENT_DIM = 100  # z is standard normal
-BATCH_SIZE = 32  # real pictures, and latent vectors, per half step
+BATCH_SIZE = 32  # real pictures; as many z for D, and new ones for G
 STEPS = {"mnist": 16_000, "fashion_mnist": 9_000, "kmnist": 16_000}
 LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's: slow and steady
 LABEL_SMOOTHING = 0.1  # [K2]
-LEAKY_SLOPE = 0.2  # DCGAN sec. 3
-SAMPLE_EVERY = 500  # steps
+LEAKY_SLOPE = 0.2  # DCGAN sec. 4
+SAMPLE_EVERY = 500  # steps [D5]
 SHEET = (8, 8)  # rows, columns
 
 KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/kmnist-train-imgs.npz"
@@ -90,7 +94,7 @@ def build_generator(height=28, width=28):
 
 # %% Discriminator
 def build_discriminator(height=28, width=28):
-    """Pictures (B, height, width, 1) in [-1, 1] to logits (B, 1): positive means real. [D3]"""
+    """Pictures (B, height, width, 1) in [-1, 1] to logits (B, 1), real if > 0. [D3]"""
     return keras.Sequential(
         [
             keras.Input((height, width, 1)),
@@ -121,7 +125,7 @@ class GrayscaleGAN(keras.Model):
         super().__init__()
         self.generator = build_generator(height, width)
         self.discriminator = build_discriminator(height, width)
-        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)  # [K5]
         self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE)
         self.bce = keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=LABEL_SMOOTHING
@@ -171,15 +175,15 @@ class GrayscaleGAN(keras.Model):
 
 # %% Command line
 def download(dataset):
-    """The 60,000 training pictures of a data set, uint8 (60000, 28, 28); downloaded once."""
+    """The training pictures of a data set, uint8 (60000, 28, 28), downloaded once."""
     try:
         if dataset == "kmnist":
             return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
         return getattr(keras.datasets, dataset).load_data()[0][0]
     except Exception as error:
         raise utils.InputError(
-            f"{dataset} could not be downloaded ({error}): connect to the network, or get its "
-            "training pictures elsewhere (IDX or .npz) and name the file with --images"
+            f"{dataset} could not be downloaded ({error}): connect to the network, or "
+            "get its training pictures (IDX or .npz) and name the file with --images"
         ) from None
 
 
@@ -213,7 +217,7 @@ def main(argv=None):
         args.steps = STEPS.get(args.dataset, STEPS["mnist"])
     utils.prepare(args)
     source = download(args.dataset) if args.dataset else args.images
-    images = utils.training_images(args, (*args.img_size, 1), source)
+    images = utils.training_images(args, (*args.img_size, 1), source)  # [D4]
     utils.train(
         GrayscaleGAN(*args.img_size, args.seed),
         images,

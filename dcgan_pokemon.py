@@ -1,29 +1,33 @@
 # %% [markdown]
 """DCGAN on Pokémon, 64×64: the plainest of the five, both networks updated at once.
 
-Source: github.com/Rajjeshwar/DCGAN. Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
+Source: github.com/Rajjeshwar/DCGAN.
+Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
 Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
-    python dcgan_pokemon.py --images ./pokemon                    # 10,000 epochs, as the source
+    python dcgan_pokemon.py --images ./pokemon    # 10,000 epochs, as the source
     python dcgan_pokemon.py --images ./pokemon --epochs 100
-    python dcgan_pokemon.py --images ./pokemon --double-sigmoid   # the loss as the source coded it
+    python dcgan_pokemon.py --images ./pokemon --double-sigmoid
 
-Where the source's README and its code disagree, this script follows the README in the loss and
-the code in the slope of LeakyReLU; each is marked below.
+Where the source's README and its code disagree, this follows the README in the loss
+[D5] and the code in the slope of LeakyReLU [K1].
 
 Deviations:
 [D1] Two equal Adam optimizers; the source shares one, which Keras 3 does not allow.
-[D2] 64 real pictures per step, as many as latent vectors. The source's loop shows D one.
-[D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early samples are blue.
-[D4] D ends in a logit, and the loss is computed from it (the same number, without its clipping).
-[D5] One sigmoid, as the source's README says. Its code applies a second one inside the loss, so
-     that D can never be sure (0.5 to 0.73); --double-sigmoid does the same.
-[D6] Pictures are padded to a square, where the source stretches them; its are square anyway.
+[D2] 64 real pictures per step, as many as latent vectors; the source's loop shows D
+     one. So an epoch of 819 pictures is 13 updates here, and 819 there.
+[D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early samples
+     are "primarily blue".
+[D4] D ends in a logit, and the loss is computed from it: the same number, but for
+     the clipping of probabilities near 0 and 1.
+[D5] One sigmoid, as the source's README says. Its code asks for a second one inside
+     the loss, with which D can never be sure (0.5 to 0.73); --double-sigmoid has it.
+[D6] Pictures that are not square are padded, not stretched.
 
 Oddities kept:
 [K1] LeakyReLU slope 0.3, Keras' default when the source ran; its README says 0.01.
 
-Verdict: see the table of results in README.md.
+Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
@@ -35,7 +39,7 @@ from keras import layers
 
 IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
-BATCH_SIZE = 64  # real pictures, and latent vectors, per step
+BATCH_SIZE = 64  # real pictures, and latent vectors, per step [D2]
 EPOCHS = 10_000  # passes over the data
 LEARNING_RATE = 2e-4  # DCGAN sec. 4
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
@@ -47,7 +51,7 @@ SHEET = (4, 4)  # rows, columns
 
 # %% Generator
 def build_generator():
-    """z of shape (B, 100) to pictures (B, 64, 64, 3) in [-1, 1]; Glorot init throughout."""
+    """z of shape (B, 100) to pictures (B, 64, 64, 3) in [-1, 1]; Glorot init."""
     return keras.Sequential(
         [
             keras.Input((LATENT_DIM,)),
@@ -73,7 +77,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1): positive means real. [D4]"""
+    """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1), real if > 0. [D4]"""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
@@ -90,7 +94,7 @@ def build_discriminator():
 
 # %% The adversarial game
 class PokemonGAN(keras.Model):
-    """G and D and one step of their game: simultaneous updates from one forward pass."""
+    """G and D and one step of their game: both updated at once."""
 
     def __init__(self, double_sigmoid=False, seed=0):
         super().__init__()
@@ -114,13 +118,15 @@ class PokemonGAN(keras.Model):
         n = tf.shape(real)[0]
         z = self.sample_z(n, self.seed_generator)
 
-        # Both losses come from the same forward pass, both gradients from the weights before
-        # either update.
+        # Both losses come from one forward pass, and both gradients from the weights
+        # before either update.
         with tf.GradientTape(persistent=True) as tape:
             fake = self.generator(z, training=True)
             real_logits = self.discriminator(real, training=True)
             fake_logits = self.discriminator(fake, training=True)
-            if self.double_sigmoid:  # [D5] Keras' loss would undo a sigmoid that it sees
+            if (
+                self.double_sigmoid
+            ):  # [D5] Keras' loss would undo a sigmoid that it sees
                 real_logits = tf.identity(tf.sigmoid(real_logits))
                 fake_logits = tf.identity(tf.sigmoid(fake_logits))
             # 1. D: maximize log D(x) + log(1 - D(G(z))).
@@ -161,7 +167,7 @@ def main(argv=None):
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
     utils.prepare(args)
-    images = utils.training_images(args, IMAGE_SHAPE)
+    images = utils.training_images(args, IMAGE_SHAPE)  # [D3] [D6]
     utils.train(
         PokemonGAN(args.double_sigmoid, args.seed),
         images,

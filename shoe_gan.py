@@ -1,36 +1,37 @@
 # %% [markdown]
-"""Shoe design with a GAN, 64×64: DCGAN with one-sided label smoothing and a freezing D.
+"""Shoe design with a GAN, 64×64: DCGAN, one-sided label smoothing and a freezing D.
 
 Source: github.com/hminle/shoe-design-using-generative-adversarial-networks (PyTorch).
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Salimans et al. 2016,
 arxiv.org/abs/1606.03498 (one-sided label smoothing); Goodfellow et al. 2014,
 arxiv.org/abs/1406.2661 (G maximizes log D).
-Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K, 136×102 on white.
+Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
+136×102 on white.
 
-    python shoe_gan.py --images ./shoes                   # experiment 4, 500 epochs: the final model
+    python shoe_gan.py --images ./shoes          # experiment 4, the final model
     python shoe_gan.py --images ./shoes --epochs 30
-    python shoe_gan.py --images ./shoes --experiment 2    # one of the four published experiments
+    python shoe_gan.py --images ./shoes --experiment 2    # of the four published
 
-Where the source's README and its code disagree (weight decay in experiment 1) this script follows
-the README; elsewhere, and where the README is silent, the code.
+This follows the source's code, and its README for the weight decay of experiment 1.
 
 Deviations:
-[D1] Experiment 1 has no weight decay, as the source's README says; its code has 1e-4.
-[D2] D ends in a logit, and the loss is computed from it. Through PyTorch's sigmoid the
-     gradient dies once D is sure, and training stands still for ever.
-[D3] "same" padding at stride 2 pads 4×4 kernels by one pixel on each side, as PyTorch's
-     padding=1 does; BatchNormalization's running variance is the biased one (PyTorch: unbiased).
-     It is used for samples only.
-[D4] Sheets show the same fixed z every time, in inference mode, on one fixed scale; the source
-     draws new z in training mode and stretches the contrast of each sheet.
-[D5] Pictures are shrunk to fit and then padded with white, the source pads and then shrinks.
+[D1] Experiment 1 has no weight decay, as the README says; in the code it is 1e-4.
+[D2] D ends in a logit, and the loss is computed from it. Through a probability that
+     is clipped, as Keras clips it, the gradient dies once D is sure, and training
+     stands still.
+[D3] The running variance of batch normalization, which only sheets and the saved
+     generator use, is the biased one; PyTorch's is unbiased.
+[D4] Sheets show the same z every time, in inference mode and at their true contrast.
+     The source draws new z in training mode, and stretches the contrast.
+[D5] Pictures are shrunk and then padded with white; the source pads first.
+[D6] Adam's epsilon is Keras' 1e-7; PyTorch's is 1e-8.
 
 Oddities kept:
 [K1] The smoothed label 0.9 is also G's target.
-[K2] Experiment 1 shows D pictures in [0, 1] while G's tanh reaches [-1, 1].
+[K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1.
 [K3] Weight decay is L2 on every parameter, batch normalization's included.
 
-Verdict: see the table of results in README.md.
+Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
@@ -44,46 +45,22 @@ IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-4  # DCGAN sec. 4
-BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
-LEAKY_SLOPE = 0.2  # DCGAN sec. 3
+BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates [D6]
+LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 FREEZE_RATIO = 0.7  # D rests while its mean loss is below 0.7 × that of G
-BN = {
-    "momentum": 0.9,
-    "epsilon": 1e-5,
-}  # PyTorch's defaults (its momentum 0.1 is Keras' 0.9)
+BN = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; its momentum 0.1 is 0.9 here [D3]
 SAMPLE_EVERY_EPOCHS = 1
-SHEET = (8, 8)  # rows, columns
-
-EXPERIMENTS = {  # the four of the source; weight decay of 1: [D1]
-    1: dict(
-        epochs=50, value_range=(0, 1), weight_decay=0.0, real_label=1.0, freezing=False
-    ),
-    2: dict(
-        epochs=100,
-        value_range=(-1, 1),
-        weight_decay=1e-4,
-        real_label=1.0,
-        freezing=False,
-    ),
-    3: dict(
-        epochs=100,
-        value_range=(-1, 1),
-        weight_decay=1e-4,
-        real_label=0.9,
-        freezing=False,
-    ),
-    4: dict(
-        epochs=500,
-        value_range=(-1, 1),
-        weight_decay=1e-4,
-        real_label=0.9,
-        freezing=True,
-    ),
+SHEET = (8, 8)  # rows, columns [D4]
+EXPERIMENTS = {  # epochs, range of the pictures, weight decay, real label, freezing
+    1: (50, (0, 1), 0.0, 1.0, False),  # [D1] [K2]
+    2: (100, (-1, 1), 1e-4, 1.0, False),
+    3: (100, (-1, 1), 1e-4, 0.9, False),
+    4: (500, (-1, 1), 1e-4, 0.9, True),
 }
 
 
 def normal(mean=0.0):
-    """DCGAN sec. 4. A new one for each layer: used again, it would draw the same numbers."""
+    """DCGAN sec. 4. One for each layer: used again, it would draw the same numbers."""
     return keras.initializers.RandomNormal(mean, 0.02)
 
 
@@ -101,7 +78,7 @@ def build_generator():
             layers.Conv2DTranspose(512, 4, 1, "valid", **conv()),  # (B, 4, 4, 512)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
-            layers.Conv2DTranspose(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256) [D3]
+            layers.Conv2DTranspose(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
             layers.BatchNormalization(gamma_initializer=normal(1), **BN),
             layers.ReLU(),
             layers.Conv2DTranspose(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
@@ -119,7 +96,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1): positive means real. [D2]"""
+    """Pictures (B, 64, 64, 3) to logits (B, 1), real if > 0. [D2]"""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
@@ -147,11 +124,8 @@ class ShoeGAN(keras.Model):
 
     def __init__(self, experiment=4, seed=0):
         super().__init__()
-        settings = EXPERIMENTS[experiment]
-        self.value_range = settings["value_range"]
-        self.weight_decay = settings["weight_decay"]
-        self.real_label = settings["real_label"]
-        self.freezing = settings["freezing"]
+        _, self.value_range, self.weight_decay, *rest = EXPERIMENTS[experiment]
+        self.real_label, self.freezing = rest
         self.generator = build_generator()
         self.discriminator = build_discriminator()
         self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
@@ -167,7 +141,7 @@ class ShoeGAN(keras.Model):
         return keras.random.normal((n, LATENT_DIM), seed=seed)
 
     def decayed(self, gradients, variables):
-        """Coupled L2: the decay joins the gradient before Adam sees it (AdamW is another thing)."""
+        """Coupled L2: the decay joins the gradient before Adam sees it, not after."""
         return [g + self.weight_decay * w for g, w in zip(gradients, variables)]  # [K3]
 
     def update_d(self, tape, loss):
@@ -182,15 +156,16 @@ class ShoeGAN(keras.Model):
         z = self.sample_z(n, self.seed_generator)
         real_target = tf.fill((n, 1), self.real_label)
 
-        # "Stop updating D while loss D < 0.7 · loss G", both the means over the epoch so far;
-        # at its first step they are 0, and D is updated.
+        # "Stop updating D while loss D < 0.7 · loss G", both being means over the epoch
+        # so far. At its first step they are 0, and D is updated.
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
         with tf.GradientTape() as fake_tape:
             fake = self.generator(z, training=True)
 
-        # 1. D: maximize log D(x) + log(1 - D(G(z))), with 0.9 in place of 1 for real.
+        # 1. D: maximize log D(x) + log(1 - D(G(z))); experiments 3 and 4 soften the
+        # first term to 0.9 log D(x) + 0.1 log(1 - D(x)).
         with tf.GradientTape() as d_tape:
             real_logits = self.discriminator(real, training=True)
             fake_logits = self.discriminator(fake, training=True)
@@ -199,8 +174,8 @@ class ShoeGAN(keras.Model):
             )
         tf.cond(frozen, lambda: None, lambda: self.update_d(d_tape, d_loss))
 
-        # 2. G: maximize log D(G(z)). The same fakes pass the updated D; the gradient goes back
-        # through D to the fakes, and on through the pass of G that made them.
+        # 2. G: maximize log D(G(z)). The same fakes pass the updated D; the gradient
+        # goes back through D to the fakes, and on through the pass of G that made them.
         with tf.GradientTape() as g_tape:
             g_tape.watch(fake)
             g_logits = self.discriminator(fake, training=True)
@@ -234,14 +209,14 @@ def main(argv=None):
         type=int,
         choices=EXPERIMENTS,
         default=4,
-        help="1 pure DCGAN on [0, 1]; 2 normalized, weight decay; 3 also label smoothing; "
-        "4 also freezing; 50, 100, 100, 500 epochs (default: %(default)s)",
+        help="1: pure DCGAN, pictures in [0, 1]; 2: in [-1, 1], weight decay; 3: label "
+        "smoothing, too; 4: freezing, too (50, 100, 100, 500 epochs; default: 4)",
     )
     args = parser.parse_args(argv)
     if not (args.epochs or args.steps):
-        args.epochs = EXPERIMENTS[args.experiment]["epochs"]
+        args.epochs = EXPERIMENTS[args.experiment][0]
     utils.prepare(args)
-    images = utils.training_images(args, IMAGE_SHAPE)
+    images = utils.training_images(args, IMAGE_SHAPE)  # [D5]
     gan = ShoeGAN(args.experiment, args.seed)
     utils.train(
         gan,

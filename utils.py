@@ -1,4 +1,4 @@
-"""What the five scripts share: options, reading pictures, running fit(), keeping results.
+"""What the scripts share: options, reading pictures, running fit(), keeping results.
 
 Nothing in here is needed to understand a GAN: every network, label and update stands in
 the scripts. Pictures are uint8 arrays (N, height, width, channels), 0-255, channels 3
@@ -32,7 +32,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 @contextlib.contextmanager
 def quiet():
-    """Silence file descriptor 2, on which TensorFlow's C++ code chats when it starts."""
+    """Silence file descriptor 2, on which TensorFlow's C++ code chats at its start."""
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -63,7 +63,7 @@ KEEP_SECONDS = 600  # at the latest, and at most 2 % of the time, goes into keep
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line saying what to do."""
+    """Something the user gave cannot be used; one line says what to do."""
 
 
 def plain_errors(main):
@@ -101,7 +101,7 @@ def number(kind=int, low=1, high=math.inf):
 
 
 def color(text):
-    """An argparse type: a colour as Pillow names it, to (red, green, blue), each 0-255."""
+    """An argparse type: a colour as Pillow names it, to (red, green, blue), 0-255."""
     try:
         return ImageColor.getrgb(text)[:3]
     except ValueError:
@@ -177,7 +177,7 @@ def training_images(args, shape, source=None) -> np.ndarray:
     """
     device = f"{len(GPUS)} GPU" if GPUS else f"CPU ({os.cpu_count()} cores)"
     versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
-    print(f"{args.out.name}: {versions}, Python {platform.python_version()}, {device}")
+    print(f"versions    {versions}, Python {platform.python_version()}, {device}")
     size = "×".join(map(str, shape))
     source = args.images if source is None else source
     if source is None:
@@ -299,7 +299,7 @@ def read_idx(data) -> np.ndarray:
 
 
 def try_fit(item, shape, fit, background):
-    """fit_picture() of a path or an array, or the reason (str) why it cannot be read."""
+    """fit_picture() of a path or an array, or as str the reason why it cannot be."""
     try:
         if isinstance(item, np.ndarray):
             picture = Image.fromarray(item.squeeze(-1) if item.shape[-1] == 1 else item)
@@ -344,7 +344,7 @@ def to_rgb(picture, background) -> Image.Image:
 
 
 def toy_images(count, shape, seed=0) -> np.ndarray:
-    """Draw toy pictures, all different: coloured shapes on white, or white digits on black.
+    """Draw toy pictures, all different: coloured shapes on white, or digits on black.
 
     Returns:
         uint8 array (count, *shape); digits where shape has one channel.
@@ -464,8 +464,8 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
     options.autotune.enabled = False  # it delays the end of fit()
     with recorder.interruptible():
         while recorder.step < total and not recorder.stopped:
-            # One fit() does it all, unless a run goes on in the middle of an epoch: then
-            # a first one completes that epoch.
+            # One fit() does it all, unless a run goes on in the middle of an epoch:
+            # then a first one completes that epoch.
             start, (epoch, done) = recorder.step, divmod(recorder.step, steps_per_epoch)
             recorder.pause_at = start + steps_per_epoch - done if done else total
             stream = functools.partial(
@@ -498,9 +498,9 @@ def replacing(path):
 class Recorder(keras.callbacks.Callback):
     """Keeps sheets, losses, GIF, generator and checkpoints while fit() runs.
 
-    A checkpoint holds all variables: weights, moving averages, optimizer moments, random
-    state, means of the epoch. The rest follows from seed and step, so that a run that
-    goes on from it is, on a CPU, the uninterrupted one bit for bit.
+    A checkpoint holds all variables: weights, moving averages, optimizer moments,
+    random state, means of the epoch. The rest follows from seed and step, so that a run
+    that goes on from it is, on a CPU, the uninterrupted one bit for bit.
     """
 
     def __init__(self, gan, images, args, total, steps_per_epoch, sample_every,
@@ -515,8 +515,8 @@ class Recorder(keras.callbacks.Callback):
         self.z = gan.sample_z(math.prod(sheet_size), args.seed)
 
         self.prepare_folder(args, len(images))
-        variables = [*gan.variables, *gan.metrics_variables,
-                     *gan.d_optimizer.variables, *gan.g_optimizer.variables]  # fmt: skip
+        variables = gan.variables + gan.metrics_variables
+        variables += gan.d_optimizer.variables + gan.g_optimizer.variables
         unique = {id(variable): variable.value for variable in variables}
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(variables=list(unique.values())),
@@ -572,7 +572,7 @@ class Recorder(keras.callbacks.Callback):
         return step % self.steps_per_epoch % 100 == 0
 
     def wants_sheet(self, step):
-        """A sheet: at 0, 1, 2, 5, 10, 20, 50 ..., and then in the rhythm of the source."""
+        """A sheet: at 0, 1, 2, 5, 10, 20, 50 ..., then in the rhythm of the source."""
         if step < self.sample_every:
             return str(step).rstrip("0") in ("", "1", "2", "5")
         halvings = max(1, step // (self.sample_every * MAX_SHEETS)).bit_length() - 1
@@ -634,7 +634,7 @@ class Recorder(keras.callbacks.Callback):
             imageio.imwrite(temporary, array[..., 0] if array.shape[2] == 1 else array)
 
     def keep(self):
-        """Write losses.csv, losses.png, training.gif, generator.keras and a checkpoint."""
+        """Write losses.csv and .png, training.gif, generator.keras and a checkpoint."""
         began = time.monotonic()
         with (
             replacing(self.out / "losses.csv") as temporary,
@@ -656,7 +656,7 @@ class Recorder(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def interruptible(self):
-        """The first Ctrl-C ends training after the step it is in, the second at once."""
+        """The first Ctrl-C ends training after the step it is in, a second at once."""
 
         def on_interrupt(*_):
             self.stopped = "stopped"

@@ -1,0 +1,291 @@
+"""Each script as its users run it: as a process, from the command line."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, SCRIPTS
+from PIL import Image
+
+SHAPES = {  # script: size of a picture, rows and columns of a sheet, quick options
+    "dcgan256": ((256, 256), (6, 8), ["--batch-size", "4"]),
+    "dcgan_general": (
+        (50, 37),
+        (5, 5),
+        ["--img-size", "37", "50", "3", "--depth", "2"],
+    ),
+    "dcgan_grayscale": ((16, 12), (8, 8), ["--img-size", "12", "16"]),
+    "dcgan_pokemon": ((64, 64), (4, 4), ["--batch-size", "4"]),
+    "shoe_gan": ((64, 64), (8, 8), ["--batch-size", "4"]),
+}
+SMALL = ["--img-size", "8", "8", "--batch-size", "4"]  # for dcgan_grayscale
+
+
+def start(name, *options, **keywords):
+    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, options)]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords
+    )
+
+
+def run(name, *options, status=0):
+    """Output and errors of a script that must end with the status."""
+    process = start(name, *options)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == status, out + errors
+    return out, errors
+
+
+def rows_of(out):
+    with open(out / "losses.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_two_steps_from_the_command_line(name, folder, tmp_path):
+    (folder / "broken.jpg").write_text("no picture")
+    (width, height), (rows, columns), options = SHAPES[name]
+    out = tmp_path / "run"
+    text, errors = run(name, "--images", folder, "--steps", 2, "--out", out, *options)
+    assert errors == "", "no start-up noise, no warnings"
+    assert "pictures    11 of" in text and "skipped     1 unreadable" in text
+    assert "2 steps" in text and text.splitlines()[-1].startswith("done at step 2")
+    assert ("wants a GPU" in text or "want a GPU" in text) == (name == "dcgan256")
+    assert (out / "skipped.txt").read_text().count("\n") == 1
+
+    settings = json.loads((out / "settings.json").read_text())
+    assert (
+        settings["pictures"] == 11 and settings["seed"] == 0 and settings["steps"] == 2
+    )
+    sheets = sorted(path.name for path in (out / "samples").iterdir())
+    assert sheets == ["step_000000.png", "step_000001.png", "step_000002.png"]
+    for sheet in sheets:
+        with Image.open(out / "samples" / sheet) as picture:
+            assert picture.size == (columns * width, rows * height)
+            assert np.asarray(picture).std() > 0
+    with Image.open(out / "real.png") as picture:
+        assert picture.size == (8 * width, 2 * height)
+    with Image.open(out / "training.gif") as gif:
+        assert gif.n_frames == 3 and max(gif.size) <= 512
+    with Image.open(out / "losses.png") as plot:
+        plot.load()
+    row = rows_of(out)[-1]
+    assert row["step"] == "2"
+    values = {key: float(row[key]) for key in row}
+    assert 0 < values["d_loss"] < 10 and 0 < values["g_loss"] < 10
+    assert 0 < values["d_real"] < 1 and 0 < values["d_fake"] < 1
+
+    # The generator loads with nothing but Keras, and draws the very sheet of step 2.
+    check = f"""
+import os; os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras, numpy as np
+generator = keras.models.load_model({str(out / "generator.keras")!r})
+z = np.random.default_rng(0).normal(size=(3, *generator.input_shape[1:]))
+print(generator(z).shape)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert f"(3, {height}, {width}, " in result.stdout, result.stderr
+
+
+def checkpoint(out):
+    """All variables of the newest checkpoint."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(out / "checkpoints"))
+    return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+
+
+def assert_same_run(first, second):
+    """Weights, moments, random state, losses and sheets are equal bit for bit."""
+    one, other = checkpoint(first), checkpoint(second)
+    ours = {key for key in one if "variables" in key}
+    assert len(ours) > 20 and one.keys() == other.keys()
+    assert all(np.array_equal(one[key], other[key]) for key in ours)
+    names = [
+        "losses.csv",
+        *(f"samples/{p.name}" for p in (first / "samples").iterdir()),
+    ]
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert len(list((second / "samples").iterdir())) == len(names) - 1
+
+
+def test_same_seed_same_run_and_another_seed_another(folder, tmp_path):
+    options = ["--images", folder, "--steps", 4, *SMALL]
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("dcgan_grayscale", *options, "--seed", seed, "--out", tmp_path / out)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    one, other = rows_of(tmp_path / "a"), rows_of(tmp_path / "c")
+    assert one[-1]["d_loss"] != other[-1]["d_loss"]
+
+
+@pytest.mark.parametrize("name", ["dcgan_grayscale", "shoe_gan"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, folder, tmp_path):
+    """Ctrl-C in the middle of an epoch ends in order; the same command goes on."""
+    options = ["--images", folder, "--batch-size", 2, "--steps", 40]
+    options += ["--img-size", 64, 64] if name == "dcgan_grayscale" else []
+    run(name, *options, "--out", tmp_path / "whole")
+
+    out = tmp_path / "interrupted"
+    process = start(name, *options, "--out", out)
+    while not (out / "samples" / "step_000005.png").exists():
+        time.sleep(0.02)
+        assert process.poll() is None, process.communicate()
+    if os.name == "nt":
+        pytest.skip("Windows sends Ctrl-C to whole process groups")
+    process.send_signal(signal.SIGINT)
+    text, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and errors == ""
+    stopped = re.search(r"stopped at step (\d+)", text)
+    assert stopped and 5 <= int(stopped[1]) < 40
+    assert (out / "generator.keras").exists() and rows_of(out)
+
+    text, _ = run(name, *options, "--out", out)
+    assert f"resuming at step {stopped[1]} of 40" in text
+    assert_same_run(tmp_path / "whole", out)
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(folder, tmp_path):
+    options = ["--images", folder, "--img-size", 64, 64, "--batch-size", 2]
+    options += ["--steps", 60]
+    run("dcgan_grayscale", *options, "--out", tmp_path / "whole")
+    out = tmp_path / "killed"
+    for sheet in ("step_000005.png", "step_000020.png"):
+        process = start("dcgan_grayscale", *options, "--out", out)
+        while not (out / "samples" / sheet).exists():
+            time.sleep(0.02)
+            assert process.poll() is None, process.communicate()
+        process.kill()
+        process.communicate()
+    text, _ = run("dcgan_grayscale", *options, "--out", out)
+    assert "resuming at step" in text
+    assert_same_run(tmp_path / "whole", out)
+
+
+def test_longer_fresh_and_other_settings(folder, tmp_path):
+    options = ["--images", folder, *SMALL, "--out", tmp_path / "run"]
+    run("dcgan_grayscale", *options, "--epochs", 1)
+    text, _ = run("dcgan_grayscale", *options, "--epochs", 2)
+    assert "resuming at step 3 of 6" in text
+    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
+    _, errors = run("dcgan_grayscale", *options, "--seed", 7, "--epochs", 2, status=2)
+    assert "seed 0, not 7" in errors and errors.count("\n") == 1
+    text, _ = run("dcgan_grayscale", *options, "--seed", 7, "--steps", 2, "--fresh")
+    assert "deleting" in text and "resuming" not in text
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 3
+
+
+def test_without_images_it_trains_on_toy_pictures_and_says_so(tmp_path):
+    text, _ = run("dcgan_grayscale", "--steps", 1, *SMALL, "--out", tmp_path / "run")
+    assert "toy pictures" in text
+
+
+def test_mixed_precision_keeps_losses_and_outputs_in_float32(folder, tmp_path):
+    out = tmp_path / "run"
+    options = ["--images", folder, "--steps", 2, "--bfloat16", "--out", out]
+    run("shoe_gan", *options, "--batch-size", 4)
+    import keras
+
+    generator = keras.models.load_model(out / "generator.keras")
+    assert generator.layers[1].compute_dtype == "bfloat16"
+    assert generator.layers[1].variable_dtype == "float32"
+    assert generator.output.dtype == "float32"
+
+
+MISTAKES = [
+    ("dcgan_pokemon", ["--epoch", "3"], "unrecognized arguments: --epoch"),
+    ("dcgan_pokemon", ["--steps", "0"], "0 is not at least 1"),
+    ("dcgan_pokemon", ["--steps", "many"], "invalid int value: 'many'"),
+    ("dcgan_pokemon", ["--steps", "2", "--epochs", "2"], "not allowed with"),
+    ("dcgan_pokemon", ["--batch-size", "-4"], "-4 is not at least 1"),
+    ("dcgan_pokemon", ["--background", "whitish"], "no colour"),
+    ("dcgan_pokemon", ["--seed", "-1"], "-1 is not from 0"),
+    ("dcgan_pokemon", ["--fit", "stretch"], "invalid choice"),
+    ("dcgan_pokemon", ["--images", "nowhere"], "no such file or folder"),
+    ("shoe_gan", ["--experiment", "5"], "invalid choice"),
+    ("dcgan256", ["--batch-size", "7"], "must be even"),
+    ("dcgan_grayscale", ["--img-size", "30", "28"], "divisible by 4"),
+    ("dcgan_grayscale", ["--dataset", "mnist", "--images", "."], "exclude"),
+    ("dcgan_general", ["--depth", "8"], "smaller depth"),
+    ("dcgan_general", ["--img-size", "64", "64", "2"], "1 or 3 channels"),
+    ("dcgan_general", ["--dropout", "1.5"], "1.5 is not from 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "says"), MISTAKES)
+def test_a_mistake_gives_one_line_and_status_2(name, options, says, capsys):
+    main = __import__(name).main
+    with pytest.raises(SystemExit) as stop:
+        main(options)
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert says in errors and errors.count("\n") == 1 and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_shows_the_same_options_and_defaults_everywhere(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        __import__(name).main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0
+    for option in "images fit background out epochs steps batch-size seed".split():
+        assert f"--{option} " in text
+    assert "--bfloat16" in text and "--fresh" in text
+    default = {"dcgan256": "500,000", "shoe_gan": "500", "dcgan_pokemon": "10,000",
+               "dcgan_general": "8,000", "dcgan_grayscale": "16,000"}[name]  # fmt: skip
+    assert default in text and f"runs/{name}" in text.replace("\\", "/")
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch, capsys):
+    import dcgan_grayscale
+    import keras
+
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    monkeypatch.setattr(keras.utils, "get_file", fail)
+    for dataset in ("mnist", "kmnist"):
+        with pytest.raises(SystemExit) as stop:
+            dcgan_grayscale.main(["--dataset", dataset])
+        errors = capsys.readouterr().err
+        assert stop.value.code == 2 and errors.count("\n") == 1
+        assert "--images" in errors and dataset in errors
+
+
+def test_the_general_class_trains_from_python(tmp_path):
+    import dcgan_general
+    import keras
+
+    gan = dcgan_general.DCGAN(
+        save_path=tmp_path / "run", kernel_size=(3, 3), stride=(2, 2), input_size=8,
+        img_size=(9, 14, 3), dropout=0.1, depth=1, increment=4, batch_size=2,
+        optimizer=keras.optimizers.Adam(1e-3),
+    )  # fmt: skip
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 9, 14, 3), dtype=np.uint8)
+    gan.train(pictures, epochs=1)
+    assert rows_of(tmp_path / "run")[-1]["step"] == "3"
+
+
+def test_losses_that_are_not_finite_stop_the_training(tmp_path, capsys):
+    import dcgan_general
+    import keras
+    import utils
+
+    bad = keras.optimizers.SGD(1e38)
+    gan = dcgan_general.DCGAN(
+        save_path=tmp_path / "run", img_size=(8, 8, 3), depth=1, increment=2,
+        d_optimizer=bad, batch_size=2,
+    )  # fmt: skip
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    with pytest.raises(utils.InputError, match="not finite at step"):
+        gan.train(pictures, epochs=9)

@@ -1,0 +1,323 @@
+"""Pictures in, sheets out: the loader, the toys, the batches, the small savers."""
+
+import argparse
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import utils
+from PIL import Image
+
+WHITE, RED = (255, 255, 255), (255, 0, 0)
+
+
+def save(path, color, size=(30, 20), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path, **options)
+
+
+def load_one(path, shape=(16, 16, 3), **options):
+    images, skipped = utils.load_images(path.parent, shape, **options)
+    assert not skipped
+    return images[0]
+
+
+def close(pixel, color):
+    return np.abs(np.subtract(pixel, color, dtype=int)).max() <= 3
+
+
+def test_folder_is_read_in_order_with_subfolders_and_any_names(folder):
+    (folder / "notes.txt").write_text("no picture")
+    images, skipped = utils.load_images(folder, (24, 32, 3))
+    assert images.shape == (11, 24, 32, 3) and images.dtype == np.uint8
+    assert skipped == []
+    again, _ = utils.load_images(folder, (24, 32, 3))
+    assert np.array_equal(images, again)
+    paths = utils.find_pictures(folder)
+    assert paths == sorted(paths) and len(paths) == 11
+
+
+@pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif"])
+def test_kinds(tmp_path, kind):
+    save(tmp_path / "in" / f"x.{kind.upper()}", RED, (16, 16))
+    assert close(load_one(tmp_path / "in" / "x"), RED)
+
+
+def test_pad_keeps_the_whole_picture_and_its_proportions(tmp_path):
+    save(tmp_path / "in" / "x.png", RED, (40, 20))
+    image = load_one(tmp_path / "in" / "x.png")
+    assert (
+        close(image[4:12], RED) and close(image[:4], WHITE) and close(image[12:], WHITE)
+    )
+    image = load_one(tmp_path / "in" / "x.png", background="#0000ff")
+    assert close(image[:4], (0, 0, 255))
+    image = load_one(tmp_path / "in" / "x.png", shape=(10, 40, 3))
+    assert close(image[:, 10:30], RED) and close(image[:, :10], WHITE)
+
+
+def test_crop_cuts_out_the_middle(tmp_path):
+    picture = Image.new("RGB", (40, 20), WHITE)
+    picture.paste(RED, (10, 0, 30, 20))
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in" / "x.png")
+    image = load_one(tmp_path / "in" / "x.png", fit="crop")
+    assert close(image[:, 1:-1], RED)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000)])
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_extreme_sizes(tmp_path, size, fit):
+    save(tmp_path / "in" / "x.png", RED, size)
+    image = load_one(tmp_path / "in" / "x.png", fit=fit)
+    assert close(image[8, 8], RED) or close(image[7, 7], RED)
+
+
+def test_transparency_lies_on_the_background(tmp_path):
+    clear_black = (0, 0, 0, 0)
+    save(tmp_path / "a" / "x.png", clear_black, (16, 16), "RGBA")
+    save(tmp_path / "b" / "x.png", (0, 0), (16, 16), "LA")
+    save(tmp_path / "c" / "x.png", 0, (16, 16), "L", transparency=0)
+    palette = Image.new("P", (16, 16), 0)
+    palette.putpalette([0, 0, 0])
+    (tmp_path / "d").mkdir()
+    palette.save(tmp_path / "d" / "x.png", transparency=0)
+    save(tmp_path / "e" / "x.webp", clear_black, (16, 16), "RGBA", lossless=True)
+    for name in "abcde":
+        path = next((tmp_path / name).iterdir())
+        assert close(load_one(path), WHITE), name
+        assert close(load_one(path, background="red"), RED), name
+    half = (255, 0, 0, 128)
+    save(tmp_path / "f" / "x.png", half, (16, 16), "RGBA")
+    assert close(load_one(tmp_path / "f" / "x.png"), (255, 127, 127))
+
+
+def test_deep_gray_is_scaled_not_clipped(tmp_path):
+    (tmp_path / "in").mkdir()
+    values = np.full((16, 16), 32768, np.uint16)
+    values[0, 0] = 65535
+    Image.fromarray(values).save(tmp_path / "in" / "x.png")
+    assert close(load_one(tmp_path / "in" / "x.png")[8, 8], (128, 128, 128))
+
+
+def test_cmyk_and_gray_and_orientation(tmp_path):
+    save(tmp_path / "a" / "x.jpg", (0, 255, 255, 0), (16, 16), "CMYK")
+    image = load_one(tmp_path / "a" / "x.jpg")
+    assert image[8, 8, 0] > 200 and image[8, 8, 1] < 60
+    save(tmp_path / "b" / "x.png", 100, (16, 16), "L")
+    assert close(load_one(tmp_path / "b" / "x.png"), (100, 100, 100))
+    gray = load_one(tmp_path / "b" / "x.png", shape=(16, 16, 1))
+    assert gray.shape == (16, 16, 1) and (gray == 100).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned: shown as 20 wide, 40 high
+    save(tmp_path / "c" / "x.jpg", RED, (40, 20), exif=exif)
+    image = load_one(tmp_path / "c" / "x.jpg")
+    assert close(image[:, 8], RED) and close(image[:, 0], WHITE)
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    (tmp_path / "in").mkdir()
+    frames = [Image.new("RGB", (16, 16), color) for color in (RED, "blue", "lime")]
+    frames[0].save(tmp_path / "in" / "x.gif", save_all=True, append_images=frames[1:])
+    assert close(load_one(tmp_path / "in" / "x.gif"), RED)
+
+
+def test_unreadable_files_are_skipped_and_named(folder):
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("not a picture")
+    whole = (folder / "Picture 0.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    if hasattr(os, "symlink"):
+        (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    images, skipped = utils.load_images(folder, (8, 8, 3))
+    assert len(images) == 11
+    names = sorted(Path(line.split(": ")[0]).name for line in skipped)
+    assert names == ["cut.jpg", "empty.jpg", "gone.jpg", "text.png"]
+    assert not any("\n" in line for line in skipped)
+
+
+def test_results_among_the_pictures_are_left_out(folder):
+    save(folder / "runs" / "samples" / "step.png", RED)
+    assert len(utils.find_pictures(folder)) == 12
+    assert len(utils.find_pictures(folder, exclude=folder / "runs")) == 11
+
+
+def test_large_jpegs_look_as_if_decoded_in_full(tmp_path):
+    """The short cut through JPEG's own scaling changes next to nothing."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (25, 37, 3), dtype=np.uint8))
+    picture = coarse.resize((296, 200), Image.Resampling.BICUBIC)
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in" / "x.jpg", quality=95)
+    picture.save(tmp_path / "x.png")
+    fast = load_one(tmp_path / "in" / "x.jpg", shape=(64, 64, 3)).astype(int)
+    with Image.open(tmp_path / "x.png") as full:
+        exact = utils.fit_picture(full, (64, 64, 3), "pad", WHITE).astype(int)
+    assert np.abs(fast - exact).mean() < 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float01", "float11", "float255"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "array"])
+def test_arrays(tmp_path, kind, dtype):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
+    pixels[0, 0, 0, :2] = 0, 255
+    array = {"uint8": pixels, "float01": pixels / 255, "float255": pixels.astype(float),
+             "float11": pixels / 127.5 - 1}[dtype]  # fmt: skip
+    source = tmp_path / f"x.{kind}"
+    if kind == "npy":
+        np.save(source, array)
+    elif kind == "npz":
+        np.savez(source, labels=np.arange(5), images=array)
+    else:
+        source = array
+    images, skipped = utils.load_images(source, (8, 6, 3))
+    assert skipped == [] and np.array_equal(images, pixels)
+    gray, _ = utils.load_images(source, (4, 4, 1))
+    assert gray.shape == (5, 4, 4, 1)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx(tmp_path, zipped):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
+    data = (
+        bytes([0, 0, 8, 3]) + np.array(pixels.shape, ">i4").tobytes() + pixels.tobytes()
+    )
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    images, _ = utils.load_images(path, (28, 28, 1))
+    assert np.array_equal(images[..., 0], pixels)
+    assert utils.load_images(path, (32, 32, 3))[0].shape == (7, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "no such file or folder"),
+        (lambda path: path.mkdir(), "no pictures"),
+        (lambda path: path.write_text("hello"), "no folder and no .npy, .npz or IDX"),
+        (lambda path: path.write_bytes(b""), "no folder and no .npy"),
+        (lambda path: path.write_bytes(b"\0\0\x08\x03\0\0\0\x09"), "no folder and no"),
+        (lambda path: save(path / "x.png", RED) or (path / "x.png").write_bytes(b"x"),
+         "none of 1 files can be read"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_said_in_one_line(tmp_path, make, says):
+    make(tmp_path / "in")
+    with pytest.raises(utils.InputError, match=says) as error:
+        utils.load_images(tmp_path / "in", (8, 8, 3))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((0, 8, 8), np.uint8), "shape"),
+        (np.zeros((8, 8), np.uint8), "shape"),
+        (np.zeros((2, 8, 8, 2), np.uint8), "shape"),
+        (np.full((2, 8, 8), 300.0), "values from 300 to 300"),
+        (np.full((2, 8, 8), np.nan), "values from nan"),
+        (np.array([[[-2.0, 2.0]]]), "values from -2 to 2"),
+    ],
+)
+def test_arrays_that_cannot_be_pictures(array, says):
+    with pytest.raises(utils.InputError, match=says):
+        utils.load_images(array, (8, 8, 3))
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (20, 30, 3)])
+def test_toy_pictures(shape):
+    toys = utils.toy_images(60, shape, seed=1)
+    assert toys.shape == (60, *shape) and toys.dtype == np.uint8
+    assert np.array_equal(toys, utils.toy_images(60, shape, seed=1))
+    assert not np.array_equal(toys, utils.toy_images(60, shape, seed=2))
+    assert len({toy.tobytes() for toy in toys}) == 60
+    corner, share = (0, 0.05) if shape[2] == 1 else (255, 0.15)
+    assert (toys[:, 0, 0] == corner).all()
+    assert (toys != corner).any(-1).mean() > share
+    if shape[2] == 3:
+        spread = toys.reshape(60, -1, 3).astype(int)
+        assert (np.ptp(spread.min(1), axis=1) > 60).all(), "each is colourful"
+
+
+def test_to_uint8_and_sheet():
+    values = np.array([-2, -1, 0, 1, 2], np.float32)
+    assert utils.to_uint8(values).tolist() == [0, 0, 128, 255, 255]
+    assert utils.to_uint8(values, (0, 1)).tolist() == [0, 0, 0, 255, 255]
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1) * np.ones(
+        (1, 2, 3, 1), np.uint8
+    )
+    grid = utils.sheet(images, columns=2)
+    assert grid.shape == (6, 6, 1)
+    assert grid[::2, ::3, 0].tolist() == [[0, 1], [2, 3], [4, 255]]
+
+
+def take(n, *args, **options):
+    stream = utils.batches(*args, **options)
+    return [next(stream) for _ in range(n)]
+
+
+def test_batches_show_every_picture_once_an_epoch():
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    run = take(9, images, 4, seed=0)
+    assert [len(batch) for batch in run] == [4, 4, 2] * 3
+    epochs = [np.concatenate(run[i : i + 3]).ravel().tolist() for i in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != list(range(10))
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_batches_go_on_from_any_step(uniform):
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    run = take(12, images, 4, seed=5, uniform=uniform)
+    for start in (1, 3, 5, 11):
+        rest = take(12 - start, images, 4, 5, start, uniform)
+        assert all(np.array_equal(a, b) for a, b in zip(run[start:], rest, strict=True))
+    other = take(12, images, 4, seed=6, uniform=uniform)
+    assert not all(np.array_equal(a, b) for a, b in zip(run, other, strict=True))
+
+
+def test_uniform_batches_are_full_and_draw_from_all():
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
+    run = take(200, images, 8, seed=0, uniform=True)
+    assert all(len(batch) == 8 for batch in run)
+    counts = np.bincount(np.concatenate(run).ravel(), minlength=5)
+    assert counts.min() > 0.8 * counts.mean()
+
+
+def test_replacing_never_leaves_half_a_file(tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("before")
+    with pytest.raises(ZeroDivisionError), utils.replacing(file) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert file.read_text() == "before"
+    with utils.replacing(file) as temporary:
+        temporary.write_text("after")
+    assert file.read_text() == "after"
+
+
+def test_number_and_color_types():
+    convert = utils.number(int, 1, 10)
+    assert convert("10") == 10
+    for text in ("0", "11", "-3"):
+        with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 10"):
+            convert(text)
+    with pytest.raises(argparse.ArgumentTypeError):
+        utils.number(float, 0, 1)("nan")
+    assert utils.color("#fc0") == (255, 204, 0)
+    with pytest.raises(argparse.ArgumentTypeError, match="no colour"):
+        utils.color("whitish")
+
+
+NASTY = Path(__file__).parents[2] / "shared" / "data" / "nasty"
+
+
+@pytest.mark.skipif(not NASTY.is_dir(), reason="the broken pictures are not here")
+def test_broken_pictures_from_the_wild():
+    images, skipped = utils.load_images(NASTY, (32, 32, 3))
+    files = utils.find_pictures(NASTY)
+    assert len(images) + len(skipped) == len(files)
+    names = {Path(line.split(": ")[0]).name for line in skipped}
+    assert {"zero_byte.jpg", "truncated_image.png", "decompression_bomb.gif"} <= names
+    assert len(images) > 25
