@@ -132,7 +132,7 @@ def test_same_seed_same_run_and_another_seed_another(folder, tmp_path):
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, folder, tmp_path):
     """Ctrl-C in the middle of an epoch ends in order; the same command goes on."""
     options = ["--images", folder, "--batch-size", 2, "--steps", 40]
-    options += ["--img-size", 64, 64] if name == "dcgan_grayscale" else []
+    options += ["--img-size", 32, 32] if name == "dcgan_grayscale" else []
     run(name, *options, "--out", tmp_path / "whole")
 
     out = tmp_path / "interrupted"
@@ -155,8 +155,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, folder, tmp_path
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(folder, tmp_path):
-    options = ["--images", folder, "--img-size", 64, 64, "--batch-size", 2]
-    options += ["--steps", 60]
+    options = ["--images", folder, "--img-size", 32, 32, "--batch-size", 2]
+    options += ["--steps", 40]
     run("dcgan_grayscale", *options, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     for sheet in ("step_000005.png", "step_000020.png"):
@@ -198,7 +198,7 @@ def test_mixed_precision_keeps_losses_and_outputs_in_float32(folder, tmp_path):
     generator = keras.models.load_model(out / "generator.keras")
     assert generator.layers[1].compute_dtype == "bfloat16"
     assert generator.layers[1].variable_dtype == "float32"
-    assert generator.output.dtype == "float32"
+    assert generator(np.zeros((1, 100))).dtype == "float32"
 
 
 MISTAKES = [
