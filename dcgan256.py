@@ -61,84 +61,79 @@ SHEET = (6, 8)  # rows, columns
 # %% Generator
 def build_generator():
     """z of shape (B, 4096) to pictures (B, 256, 256, 3) in [0, 1]."""
-    return keras.Sequential(
-        [
-            keras.Input((LATENT_DIM,)),
-            layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 4096)
-            layers.Conv2DTranspose(256, 4, activation="relu"),  # (B, 4, 4, 256)
-            layers.Conv2D(256, 4, padding="same"),
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.ReLU(),
-            layers.UpSampling2D(),  # (B, 8, 8, 256)
-            layers.Conv2D(128, 4, padding="same"),  # (B, 8, 8, 128)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.ReLU(),
-            layers.UpSampling2D(),  # (B, 16, 16, 128)
-            layers.Conv2D(64, 3, padding="same"),  # (B, 16, 16, 64)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.ReLU(),
-            layers.UpSampling2D(),  # (B, 32, 32, 64)
-            layers.Conv2D(32, 3, padding="same"),  # (B, 32, 32, 32)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.ReLU(),
-            layers.UpSampling2D(),  # (B, 64, 64, 32)
-            layers.Conv2D(16, 3, padding="same"),  # (B, 64, 64, 16)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.ReLU(),
-            layers.UpSampling2D(),  # (B, 128, 128, 16)
-            layers.Conv2D(8, 3, padding="same", activation="relu"),  # (B, 128, 128, 8)
-            layers.UpSampling2D(),  # (B, 256, 256, 8)
-            layers.Conv2D(
-                3, 3, padding="same", activation="sigmoid", dtype="float32"
-            ),  # (B, 256, 256, 3)
-        ],
-        name="generator",
-    )
+    network = [
+        keras.Input((LATENT_DIM,)),
+        layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 4096)
+        layers.Conv2DTranspose(256, 4, activation="relu"),  # (B, 4, 4, 256)
+        layers.Conv2D(256, 4, padding="same"),
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.ReLU(),
+        layers.UpSampling2D(),  # (B, 8, 8, 256)
+        layers.Conv2D(128, 4, padding="same"),  # (B, 8, 8, 128)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.ReLU(),
+        layers.UpSampling2D(),  # (B, 16, 16, 128)
+        layers.Conv2D(64, 3, padding="same"),  # (B, 16, 16, 64)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.ReLU(),
+        layers.UpSampling2D(),  # (B, 32, 32, 64)
+        layers.Conv2D(32, 3, padding="same"),  # (B, 32, 32, 32)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.ReLU(),
+        layers.UpSampling2D(),  # (B, 64, 64, 32)
+        layers.Conv2D(16, 3, padding="same"),  # (B, 64, 64, 16)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.ReLU(),
+        layers.UpSampling2D(),  # (B, 128, 128, 16)
+        layers.Conv2D(8, 3, padding="same", activation="relu"),  # (B, 128, 128, 8)
+        layers.UpSampling2D(),  # (B, 256, 256, 8)
+        layers.Conv2D(3, 3, padding="same"),  # (B, 256, 256, 3)
+        layers.Activation("sigmoid", dtype="float32"),  # with --bfloat16, too
+    ]
+    return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
 def build_discriminator():
     """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0. [D3] [K1]"""
-    return keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
-            layers.GaussianNoise(INSTANCE_NOISE),
-            layers.Conv2D(8, 3, padding="same"),  # (B, 256, 256, 8)
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.AveragePooling2D(2),  # (B, 128, 128, 8)
-            layers.Conv2D(16, 3, padding="same"),  # (B, 128, 128, 16)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.AveragePooling2D(2),  # (B, 64, 64, 16)
-            layers.Conv2D(32, 3, padding="same"),  # (B, 64, 64, 32)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.AveragePooling2D(2),  # (B, 32, 32, 32)
-            layers.Conv2D(64, 3, padding="same"),  # (B, 32, 32, 64)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.AveragePooling2D(2),  # (B, 16, 16, 64)
-            layers.Conv2D(128, 3, padding="same"),  # (B, 16, 16, 128)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.AveragePooling2D(2),  # (B, 8, 8, 128)
-            layers.Conv2D(256, 3, padding="same"),  # (B, 8, 8, 256)
-            layers.BatchNormalization(momentum=BN_MOMENTUM),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.AveragePooling2D(2),  # (B, 4, 4, 256)
-            layers.Flatten(),  # (B, 4096)
-            layers.Dense(128),  # (B, 128)
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dense(1, dtype="float32"),  # (B, 1)
-        ],
-        name="discriminator",
-    )
+    network = [
+        keras.Input(IMAGE_SHAPE),
+        layers.GaussianNoise(INSTANCE_NOISE),
+        layers.Conv2D(8, 3, padding="same"),  # (B, 256, 256, 8)
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.AveragePooling2D(2),  # (B, 128, 128, 8)
+        layers.Conv2D(16, 3, padding="same"),  # (B, 128, 128, 16)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.AveragePooling2D(2),  # (B, 64, 64, 16)
+        layers.Conv2D(32, 3, padding="same"),  # (B, 64, 64, 32)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.AveragePooling2D(2),  # (B, 32, 32, 32)
+        layers.Conv2D(64, 3, padding="same"),  # (B, 32, 32, 64)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.AveragePooling2D(2),  # (B, 16, 16, 64)
+        layers.Conv2D(128, 3, padding="same"),  # (B, 16, 16, 128)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.AveragePooling2D(2),  # (B, 8, 8, 128)
+        layers.Conv2D(256, 3, padding="same"),  # (B, 8, 8, 256)
+        layers.BatchNormalization(momentum=BN_MOMENTUM),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.AveragePooling2D(2),  # (B, 4, 4, 256)
+        layers.Flatten(),  # (B, 4096)
+        layers.Dense(128),  # (B, 128)
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dense(1, dtype="float32"),  # (B, 1)
+    ]
+    return keras.Sequential(network, name="discriminator")
 
 
 # %% The adversarial game

@@ -122,7 +122,7 @@ def build_generator(
             channels, kernel_size, stride, "same"
         ),  # (B, 152, 152, 3)
         layers.Cropping2D(crop),  # (B, 150, 150, 3)
-        layers.Activation("tanh", dtype="float32"),
+        layers.Activation("tanh", dtype="float32"),  # with --bfloat16, too
     ]
     return keras.Sequential(network, name="generator")
 

@@ -9,8 +9,8 @@ Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
     python dcgan_pokemon.py --images ./pokemon --epochs 100
     python dcgan_pokemon.py --images ./pokemon --double-sigmoid
 
-Where the source's README and its code disagree, this follows the README in the loss
-[D5] and the code in the slope of LeakyReLU [K1].
+Where the source's README and its code disagree, this follows the README in the loss,
+and the code in the slope of LeakyReLU.
 
 Deviations:
 [D1] Two equal Adam optimizers; the source shares one, which Keras 3 does not allow.
@@ -52,44 +52,37 @@ SHEET = (4, 4)  # rows, columns
 # %% Generator
 def build_generator():
     """z of shape (B, 100) to pictures (B, 64, 64, 3) in [-1, 1]; Glorot init."""
-    return keras.Sequential(
-        [
-            keras.Input((LATENT_DIM,)),
-            layers.Dense(8 * 8 * 256, use_bias=False),
-            layers.Reshape((8, 8, 256)),  # (B, 8, 8, 256)
-            layers.BatchNormalization(),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2DTranspose(
-                128, 5, 2, "same", use_bias=False
-            ),  # (B, 16, 16, 128)
-            layers.BatchNormalization(),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2DTranspose(64, 5, 2, "same", use_bias=False),  # (B, 32, 32, 64)
-            layers.BatchNormalization(),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2DTranspose(
-                3, 5, 2, "same", use_bias=False, activation="tanh", dtype="float32"
-            ),  # (B, 64, 64, 3)
-        ],
-        name="generator",
-    )
+    network = [
+        keras.Input((LATENT_DIM,)),
+        layers.Dense(8 * 8 * 256, use_bias=False),
+        layers.Reshape((8, 8, 256)),  # (B, 8, 8, 256)
+        layers.BatchNormalization(),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2DTranspose(128, 5, 2, "same", use_bias=False),  # (B, 16, 16, 128)
+        layers.BatchNormalization(),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2DTranspose(64, 5, 2, "same", use_bias=False),  # (B, 32, 32, 64)
+        layers.BatchNormalization(),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2DTranspose(3, 5, 2, "same", use_bias=False),  # (B, 64, 64, 3)
+        layers.Activation("tanh", dtype="float32"),  # with --bfloat16, too
+    ]
+    return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
 def build_discriminator():
     """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1), real if > 0. [D4]"""
-    return keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
-            layers.Conv2D(64, 5, 1, "same"),  # (B, 64, 64, 64)
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Dropout(DROPOUT),
-            layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128)
-            layers.Flatten(),  # (B, 131072)
-            layers.Dense(1, dtype="float32"),  # (B, 1)
-        ],
-        name="discriminator",
-    )
+    network = [
+        keras.Input(IMAGE_SHAPE),
+        layers.Conv2D(64, 5, 1, "same"),  # (B, 64, 64, 64)
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Dropout(DROPOUT),
+        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128)
+        layers.Flatten(),  # (B, 131072)
+        layers.Dense(1, dtype="float32"),  # (B, 1)
+    ]
+    return keras.Sequential(network, name="discriminator")
 
 
 # %% The adversarial game
@@ -124,9 +117,8 @@ class PokemonGAN(keras.Model):
             fake = self.generator(z, training=True)
             real_logits = self.discriminator(real, training=True)
             fake_logits = self.discriminator(fake, training=True)
-            if (
-                self.double_sigmoid
-            ):  # [D5] Keras' loss would undo a sigmoid that it sees
+            if self.double_sigmoid:  # [D5]
+                # Keras' loss undoes a sigmoid that it sees: identity() hides it.
                 real_logits = tf.identity(tf.sigmoid(real_logits))
                 fake_logits = tf.identity(tf.sigmoid(fake_logits))
             # 1. D: maximize log D(x) + log(1 - D(G(z))).

@@ -71,51 +71,47 @@ def conv():
 # %% Generator
 def build_generator():
     """z of shape (B, 100) to pictures (B, 64, 64, 3) in [-1, 1]."""
-    return keras.Sequential(
-        [
-            keras.Input((LATENT_DIM,)),
-            layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 100)
-            layers.Conv2DTranspose(512, 4, 1, "valid", **conv()),  # (B, 4, 4, 512)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.ReLU(),
-            layers.Conv2DTranspose(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.ReLU(),
-            layers.Conv2DTranspose(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.ReLU(),
-            layers.Conv2DTranspose(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.ReLU(),
-            layers.Conv2DTranspose(3, 4, 2, "same", **conv()),  # (B, 64, 64, 3)
-            layers.Activation("tanh", dtype="float32"),
-        ],
-        name="generator",
-    )
+    network = [
+        keras.Input((LATENT_DIM,)),
+        layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 100)
+        layers.Conv2DTranspose(512, 4, 1, "valid", **conv()),  # (B, 4, 4, 512)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.ReLU(),
+        layers.Conv2DTranspose(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.ReLU(),
+        layers.Conv2DTranspose(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.ReLU(),
+        layers.Conv2DTranspose(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.ReLU(),
+        layers.Conv2DTranspose(3, 4, 2, "same", **conv()),  # (B, 64, 64, 3)
+        layers.Activation("tanh", dtype="float32"),  # with --bfloat16, too
+    ]
+    return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
 def build_discriminator():
     """Pictures (B, 64, 64, 3) to logits (B, 1), real if > 0. [D2]"""
-    return keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
-            layers.Conv2D(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(512, 4, 2, "same", **conv()),  # (B, 4, 4, 512)
-            layers.BatchNormalization(gamma_initializer=normal(1), **BN),
-            layers.LeakyReLU(LEAKY_SLOPE),
-            layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv()),  # (B, 1, 1, 1)
-            layers.Flatten(),  # (B, 1)
-        ],
-        name="discriminator",
-    )
+    network = [
+        keras.Input(IMAGE_SHAPE),
+        layers.Conv2D(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2D(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2D(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2D(512, 4, 2, "same", **conv()),  # (B, 4, 4, 512)
+        layers.BatchNormalization(gamma_initializer=normal(1), **BN),
+        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv()),  # (B, 1, 1, 1)
+        layers.Flatten(),  # (B, 1)
+    ]
+    return keras.Sequential(network, name="discriminator")
 
 
 # %% The adversarial game

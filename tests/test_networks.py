@@ -157,6 +157,7 @@ def test_order_of_layers():
     up = ["Conv2D", "BatchNormalization", "ReLU", "UpSampling2D"]
     assert kinds(dcgan256.build_generator()) == [
         "Reshape", "Conv2DTranspose", *up * 5, "Conv2D", "UpSampling2D", "Conv2D",
+        "Activation",
     ]  # fmt: skip
     block = ["Conv2D", "BatchNormalization", "LeakyReLU"]
     assert kinds(shoe_gan.build_discriminator()) == [
@@ -167,7 +168,9 @@ def test_order_of_layers():
         "Reshape", *up * 4, "Conv2DTranspose", "Activation"
     ]  # fmt: skip
     up = ["BatchNormalization", "LeakyReLU", "Conv2DTranspose"]
-    assert kinds(dcgan_pokemon.build_generator()) == ["Dense", "Reshape", *up * 3]
+    assert kinds(dcgan_pokemon.build_generator()) == [
+        "Dense", "Reshape", *up * 3, "Activation"
+    ]  # fmt: skip
     assert kinds(dcgan_pokemon.build_discriminator()) == [
         "Conv2D", "LeakyReLU", "Dropout", "Conv2D", "Flatten", "Dense"
     ]  # fmt: skip
@@ -184,7 +187,7 @@ def test_order_of_layers():
     ]  # fmt: skip
     up = ["Conv2DTranspose", "BatchNormalization", "LeakyReLU"]
     assert kinds(dcgan_grayscale.build_generator()) == [
-        "Dense", "LeakyReLU", "Reshape", *up * 2, "Conv2D"
+        "Dense", "LeakyReLU", "Reshape", *up * 2, "Conv2D", "Activation"
     ]  # fmt: skip
     assert kinds(dcgan_grayscale.build_discriminator()) == [
         *["Conv2D", "LeakyReLU"] * 3, "Flatten", "Dense"
