@@ -19,6 +19,7 @@ import platform
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -54,7 +55,7 @@ if not GPUS:  # costs nothing on a CPU; on a GPU it is slow, and some operations
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TOY_PICTURES = 2000
-MAX_SHEETS = 500  # from here on only every 2nd sheet is drawn, at twice that every 4th
+MANY_SHEETS = 1000  # after so many only every 2nd is drawn, after 2000 every 4th ...
 MAX_FRAMES = 60  # of training.gif
 KEEP_SECONDS = 600  # at the latest, and at most 2 % of the time, goes into keeping
 
@@ -526,9 +527,9 @@ class Recorder(keras.callbacks.Callback):
         self.manager.restore_or_initialize()
         self.step = int(gan.g_optimizer.iterations)
         self.means = [variable.numpy() for variable in gan.metrics_variables]
+        self.forget_later_results()
         if self.step:
-            print(f"resuming at step {self.step:,} of {total:,}")
-            self.forget_later_results()
+            print(f"resuming at step {self.step:,} of {total:,}", flush=True)
         else:
             self.save_picture("real.png", images[:64], columns=8)
             self.save_sheet()
@@ -559,10 +560,10 @@ class Recorder(keras.callbacks.Callback):
 
     def forget_later_results(self):
         """Drop rows and sheets from after the checkpoint, and those of an early end."""
-        with open(self.out / "losses.csv", newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if int(row["step"]) <= self.step and self.wants_row(int(row["step"])):
-                    self.rows.append(row)
+        if self.step:
+            with open(self.out / "losses.csv", newline="", encoding="utf-8") as file:
+                rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
+            self.rows = [r for n, r in rows if n <= self.step and self.wants_row(n)]
         for step, path in self.sheets():
             if step > self.step or not self.wants_sheet(step):
                 path.unlink()
@@ -575,7 +576,7 @@ class Recorder(keras.callbacks.Callback):
         """A sheet: at 0, 1, 2, 5, 10, 20, 50 ..., then in the rhythm of the source."""
         if step < self.sample_every:
             return str(step).rstrip("0") in ("", "1", "2", "5")
-        halvings = max(1, step // (self.sample_every * MAX_SHEETS)).bit_length() - 1
+        halvings = (step // (self.sample_every * MANY_SHEETS)).bit_length()
         return step % (self.sample_every << halvings) == 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -662,6 +663,9 @@ class Recorder(keras.callbacks.Callback):
             self.stopped = "stopped"
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread gets signals
+            return
         before = signal.signal(signal.SIGINT, on_interrupt)
         try:
             yield

@@ -285,6 +285,19 @@ def test_uniform_batches_are_full_and_draw_from_all():
     assert counts.min() > 0.8 * counts.mean()
 
 
+@pytest.mark.parametrize("every", [7, 13, 1000])
+def test_sheets_come_early_then_in_rhythm_and_never_too_many(every):
+    recorder = utils.Recorder.__new__(utils.Recorder)
+    recorder.sample_every = every
+    steps = [step for step in range(20 * every) if recorder.wants_sheet(step)]
+    early = [0] + [m * 10**k for k in range(4) for m in (1, 2, 5)]
+    assert steps == [s for s in early if s < every] + list(
+        range(every, 20 * every, every)
+    )
+    many = range(0, 5000 * every, every)
+    assert sum(map(recorder.wants_sheet, many)) == 1000 + 500 + 500 + 125
+
+
 def test_replacing_never_leaves_half_a_file(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text("before")
