@@ -44,6 +44,7 @@ from pathlib import Path
 import utils  # before keras: keeps TensorFlow's start quiet
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -75,7 +76,8 @@ def start_size(size, kernel, stride, depth):
             f"depth {depth} is too deep for a side of {size} with kernel {kernel} and "
             f"stride {stride}: try a smaller depth, or a larger picture"
         )
-    return max(start + 2, -(-size // stride**depth))  # [D1]
+    # start + 2 is the source's rule; size / stride**depth where it is too small. [D1]
+    return max(start + 2, -(-size // stride**depth))
 
 
 # %% Generator
@@ -243,7 +245,8 @@ class DCGAN(keras.Model):
             parser = utils.Parser("", "", batch_size=self.batch_size, length="")
             args = parser.parse_args([])
             args.out, args.epochs, args.seed = Path(self.save_path), epochs, self.seed
-            vars(args).update(self.parameters)
+            args.images = None if isinstance(images, np.ndarray) else str(images)
+            vars(args).update(self.parameters, input_size=self.input_size)
         utils.train(
             self,
             utils.training_images(args, self.img_size, images),
@@ -262,30 +265,24 @@ def main(argv=None):
         batch_size=BATCH_SIZE,
         length=f"{EPOCHS:,}",
     )
-    whole, share = utils.number(), utils.number(float, 0, 0.99)
-    rate = utils.number(float, 0, 1)
-    add = parser.add_argument
-    size = "height, width, channels (3 or 1; default: 150 150 3)"
+    add, whole = parser.add_argument, utils.number()
+    share, rate = utils.number(float, 0, 0.99), utils.number(float, 0, 1)
+    size, layer = "height, width, channels (3 or 1)", "convolutions in each network"
     add("--img-size", type=whole, nargs=3, default=IMG_SIZE, metavar="N", help=size)
-    add("--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="default: 3 3")
-    add("--stride", type=whole, nargs=2, default=STRIDE, help="default: 2 2")
-    for name, kind, default, meaning in [
-        ("input-size", whole, INPUT_SIZE, "length of z"),
-        ("depth", whole, DEPTH, "convolutions in each network"),
-        ("increment", whole, INCREMENT, "filters per level"),
-        ("dropout", share, DROPOUT, "share of dropped activations"),
-        ("learning-rate", rate, LEARNING_RATE, "G's"),
-        ("d-learning-rate", rate, D_LEARNING_RATE, "D's"),
-    ]:
-        text = f"{meaning} (default: %(default)s)"
-        add(f"--{name}", type=kind, default=default, metavar="N", help=text)
+    add("--input-size", type=whole, default=INPUT_SIZE, help="length of z")
+    add("--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="of all layers")
+    add("--stride", type=whole, nargs=2, default=STRIDE, help="of all layers")
+    add("--depth", type=whole, default=DEPTH, help=layer)
+    add("--increment", type=whole, default=INCREMENT, help="filters per layer")
+    add("--dropout", type=share, default=DROPOUT, help="share that is dropped")
+    add("--learning-rate", type=rate, default=LEARNING_RATE, help="of G")
+    add("--d-learning-rate", type=rate, default=D_LEARNING_RATE, help="of D")
     kinds = {
         "adam": lambda rate: keras.optimizers.Adam(rate, beta_1=BETA_1),
         "rmsprop": keras.optimizers.RMSprop,
         "sgd": keras.optimizers.SGD,
     }
-    text = "of both networks (default: %(default)s)"
-    add("--optimizer", choices=kinds, default="adam", help=text)
+    add("--optimizer", choices=kinds, default="adam", help="of both networks")
     args = parser.parse_args(argv)
     if args.img_size[2] not in (1, 3):
         parser.error("--img-size: pictures have 1 or 3 channels")

@@ -186,7 +186,7 @@ def main(argv=None):
         nargs=2,
         default=IMG_SIZE,
         metavar=("HEIGHT", "WIDTH"),
-        help="both divisible by 4 (default: 28 28)",
+        help="both divisible by 4",
     )
     args = parser.parse_args(argv)
     if args.dataset and args.images:

@@ -206,7 +206,7 @@ def main(argv=None):
         choices=EXPERIMENTS,
         default=4,
         help="1: pure DCGAN, pictures in [0, 1]; 2: in [-1, 1], weight decay; 3: label "
-        "smoothing, too; 4: freezing, too (50, 100, 100, 500 epochs; default: 4)",
+        "smoothing, too; 4: freezing, too; 50, 100, 100, 500 epochs",
     )
     args = parser.parse_args(argv)
     if not (args.epochs or args.steps):

@@ -21,7 +21,9 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import imageio.v3 as imageio
 import numpy as np
@@ -34,7 +36,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 @contextlib.contextmanager
 def quiet():
     """Silence file descriptor 2, on which TensorFlow's C++ code chats at its start."""
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no such descriptor, as in IDLE on Windows: nothing to silence
+        yield
+        return
     os.dup2(null, 2)
     try:
         yield
@@ -50,14 +56,14 @@ with quiet():
 
     GPUS = tf.config.list_physical_devices("GPU")
 
-if not GPUS:  # costs nothing on a CPU; on a GPU it is slow, and some operations lack it
+if not GPUS:  # determinism is free on a CPU, slow on a GPU, and not all there
     tf.config.experimental.enable_op_determinism()
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TOY_PICTURES = 2000
 MANY_SHEETS = 1000  # after so many only every 2nd is drawn, after 2000 every 4th ...
 MAX_FRAMES = 60  # of training.gif
-KEEP_SECONDS = 600  # at the latest, and at most 2 % of the time, goes into keeping
+KEEP_SECONDS = 600  # from one keeping of results to the next, at most
 
 
 # ---------------------------------------------------------------------- command line
@@ -122,29 +128,34 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
-        path = (
-            "folder of pictures (with subfolders), .npy, .npz or IDX file; without it"
-        )
-        fit = "how to reach the right shape: fill up, or cut out the middle"
-        behind = "behind transparent and padded pictures"
-        out, default = Path("runs", name), "(default: %(default)s)"
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        add("--images", metavar="PATH", help=f"{path} the script draws toy pictures")
-        add("--fit", choices=["pad", "crop"], default="pad", help=f"{fit} {default}")
-        add("--background", type=color, default="white", help=f"{behind} {default}")
-        add("--out", type=Path, default=out, help=f"folder for the results {default}")
-        passes = f"length in passes over the pictures (default: {length})"
-        either.add_argument("--epochs", type=number(), help=passes)
-        either.add_argument("--steps", type=number(), help="length in steps instead")
-        add("--batch-size", type=number(), default=batch_size, help=default)
+        images = "folder (with subfolders), .npy, .npz or IDX file; if not given, toys"
+        shape = "fill pictures up to the right shape, or cut out their middle"
+        add("--images", metavar="PATH", help=images)
+        add("--fit", choices=["pad", "crop"], default="pad", help=shape)
+        behind = "behind transparent and padded pictures"
+        add("--background", type=color, default="white", metavar="COLOR", help=behind)
+        out = Path("runs", name)
+        add("--out", type=Path, default=out, metavar="FOLDER", help="for the results")
+        passes = f"length, in passes over the pictures (default: {length})"
+        either.add_argument("--epochs", type=number(), metavar="N", help=passes)
+        either.add_argument("--steps", type=number(), metavar="N", help="or in steps")
+        size = "pictures per step"
+        add("--batch-size", type=number(), default=batch_size, metavar="N", help=size)
         seed = number(low=0, high=2**31 - 1)
-        add("--seed", type=seed, default=0, help=f"same seed, same run {default}")
+        add("--seed", type=seed, default=0, metavar="N", help="same seed, same run")
         add("--bfloat16", action="store_true", help="mixed precision, often faster")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")
 
+    def add_argument(self, *names, **options):
+        """As argparse does it, with the default at the end of the help."""
+        if options.get("default", argparse.SUPPRESS) != argparse.SUPPRESS:
+            options["help"] += " (default: %(default)s)"
+        return super().add_argument(*names, **options)
+
     def parse_args(self, argv=None):
-        if argv is None and in_notebook():
-            argv = []  # sys.argv belongs to the kernel
+        if argv is None and "kernel_launcher" in sys.argv[0]:
+            argv = []  # in a notebook sys.argv belongs to the kernel
         return super().parse_args(argv)
 
     def error(self, message):
@@ -179,23 +190,27 @@ def training_images(args, shape, source=None) -> np.ndarray:
     device = f"{len(GPUS)} GPU" if GPUS else f"CPU ({os.cpu_count()} cores)"
     versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
     print(f"versions    {versions}, Python {platform.python_version()}, {device}")
-    size = "×".join(map(str, shape))
+    size = "x".join(map(str, shape))
     source = args.images if source is None else source
+    if source is not None and args.images and args.out.exists():
+        if os.path.exists(args.images) and os.path.samefile(args.images, args.out):
+            raise InputError("--images and --out are the same folder: choose another")
     if source is None:
         print(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py")
         print("            (your own: --images FOLDER)")
         return toy_images(TOY_PICTURES, shape, args.seed)
-    images, skipped = load_images(source, shape, args.fit, args.background, args.out)
+    images, skipped = load_images(source, shape, args.fit, args.background)
     print(f"pictures    {len(images):,} of {size}")
     if skipped:
         args.out.mkdir(parents=True, exist_ok=True)
         listing = args.out / "skipped.txt"
-        listing.write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        text = "".join(f"{line}\n" for line in skipped)
+        listing.write_text(text, encoding="utf-8", errors="backslashreplace")
         print(f"skipped     {len(skipped):,} unreadable files, listed in {listing}")
     return images
 
 
-def load_images(source, shape, fit="pad", background="white", exclude=None):
+def load_images(source, shape, fit="pad", background="white"):
     """Read pictures from a folder and its subfolders, from a file, or from an array.
 
     Args:
@@ -203,10 +218,9 @@ def load_images(source, shape, fit="pad", background="white", exclude=None):
             file (as MNIST has them, gzipped or not), or an array. Arrays: (N, H, W) or
             (N, H, W, 1 or 3), uint8, or numbers in [0, 1], [-1, 1] or [0, 255].
         shape: (height, width, channels), channels 3 (RGB) or 1 (gray).
-        fit: "pad" shrinks the whole picture into the shape and fills up with the
+        fit: "pad" scales the whole picture into the shape and fills up with the
             background; "crop" cuts out the middle. Neither distorts.
         background: colour name or (red, green, blue); also behind transparent pixels.
-        exclude: a subfolder to leave out, such as that of the results.
 
     Returns:
         (images, skipped): uint8 array (N, *shape), N at least 1, in the order of the
@@ -216,7 +230,7 @@ def load_images(source, shape, fit="pad", background="white", exclude=None):
         InputError: nothing is there, or nothing that can be read.
     """
     if not isinstance(source, np.ndarray) and Path(source).is_dir():
-        items = find_pictures(source, exclude)
+        items = find_pictures(source)
         if not items:
             raise InputError(f"no pictures ({' '.join(EXTENSIONS)}) in {source}")
     else:
@@ -245,11 +259,11 @@ def load_images(source, shape, fit="pad", background="white", exclude=None):
     return images[:count], skipped
 
 
-def find_pictures(folder, exclude=None) -> list[Path]:
-    """Sorted paths of all files in a folder that are named like pictures."""
+def find_pictures(folder) -> list[Path]:
+    """Sorted paths of all files named like pictures, without those of earlier runs."""
     found = []
     for root, folders, names in os.walk(folder):
-        if exclude and Path(exclude).exists() and os.path.samefile(root, exclude):
+        if "settings.json" in names and root != str(folder):
             folders.clear()
         else:
             found += [Path(root, n) for n in names if n.lower().endswith(EXTENSIONS)]
@@ -274,7 +288,7 @@ def read_array(source) -> np.ndarray:
                     array = max((array[name] for name in array.files), key=np.size)
             else:
                 array = read_idx(path.read_bytes())
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
             hint = f"{source} is no folder and no .npy, .npz or IDX file ({error})"
             raise InputError(hint) from None
     array = array[..., np.newaxis] if array.ndim == 3 else array
@@ -493,7 +507,10 @@ def replacing(path):
     """A temporary path to write to; it takes the place of path once it is whole."""
     temporary = path.with_name(f".unfinished-{path.name}")
     yield temporary
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, path)
+    except PermissionError:  # on Windows, while another program shows the old one
+        print(f"warning     {path} cannot be renewed: is it open elsewhere?")
 
 
 class Recorder(keras.callbacks.Callback):
@@ -519,12 +536,18 @@ class Recorder(keras.callbacks.Callback):
         variables = gan.variables + gan.metrics_variables
         variables += gan.d_optimizer.variables + gan.g_optimizer.variables
         unique = {id(variable): variable.value for variable in variables}
+        checkpoint = tf.train.Checkpoint(variables=list(unique.values()))
         self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(variables=list(unique.values())),
-            str(self.out / "checkpoints"),
-            max_to_keep=2,
+            checkpoint, str(self.out / "checkpoints"), max_to_keep=2
         )
-        self.manager.restore_or_initialize()
+        if self.manager.latest_checkpoint:
+            try:
+                checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
+            except Exception:  # TensorFlow raises of every kind on broken files
+                raise InputError(
+                    f"the checkpoint in {self.out} is damaged, or of networks other "
+                    "than these: take another --out, or --fresh"
+                ) from None
         self.step = int(gan.g_optimizer.iterations)
         self.means = [variable.numpy() for variable in gan.metrics_variables]
         self.forget_later_results()
@@ -537,6 +560,8 @@ class Recorder(keras.callbacks.Callback):
     def prepare_folder(self, args, count):
         """Make the folder and settings.json; refuse the folder of a different run."""
         new = {name: value for name, value in vars(args).items() if name != "fresh"}
+        if args.images:
+            new["images"] = os.path.abspath(args.images)
         new["pictures"] = count
         versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
         new["versions"] = {"python": platform.python_version(), **versions}
@@ -560,12 +585,14 @@ class Recorder(keras.callbacks.Callback):
 
     def forget_later_results(self):
         """Drop rows and sheets from after the checkpoint, and those of an early end."""
+        final = self.step if self.step >= self.total else None  # all done already
         if self.step:
             with open(self.out / "losses.csv", newline="", encoding="utf-8") as file:
                 rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
-            self.rows = [r for n, r in rows if n <= self.step and self.wants_row(n)]
+            rows = [(n, row) for n, row in rows if self.wants_row(n) or n == final]
+            self.rows = [row for n, row in rows if n <= self.step]
         for step, path in self.sheets():
-            if step > self.step or not self.wants_sheet(step):
+            if step > self.step or not (self.wants_sheet(step) or step == final):
                 path.unlink()
 
     def wants_row(self, step):
@@ -591,8 +618,8 @@ class Recorder(keras.callbacks.Callback):
         ends = self.step == self.total or bool(self.stopped)
         if not all(map(math.isfinite, values.values())):
             raise InputError(
-                f"the losses are not finite at step {self.step:,}; checkpoint and "
-                f"generator in {self.out} are from before. Try another --seed"
+                f"the losses are not finite at step {self.step:,}; {self.out} keeps "
+                "what was saved before. Try --fresh with another --seed"
             )
         if self.wants_row(self.step) or ends:
             row = {"epoch": math.ceil(self.step / self.steps_per_epoch)}
@@ -618,7 +645,7 @@ class Recorder(keras.callbacks.Callback):
     def sheets(self):
         """(step, path) of all sheets, in order."""
         paths = (self.out / "samples").glob("step_*.png")
-        return sorted((int(path.stem.removeprefix("step_")), path) for path in paths)
+        return sorted((int(p.stem[5:]), p) for p in paths if p.stem[5:].isdigit())
 
     def save_sheet(self):
         """Draw the fixed z in inference mode, 16 at a time, and lay them out."""
@@ -651,9 +678,13 @@ class Recorder(keras.callbacks.Callback):
             save_gif(temporary, [path for _, path in self.sheets()])
         with replacing(self.out / "generator.keras") as temporary:
             self.gan.generator.save(temporary)
-        self.manager.save(checkpoint_number=self.step)
-        cost = time.monotonic() - began
-        self.keep_at = time.monotonic() + min(50 * cost, KEEP_SECONDS)
+        try:
+            self.manager.save(checkpoint_number=self.step)
+        except tf.errors.OpError as error:  # such as a full disk
+            raise OSError(f"cannot write to {self.out}: {error.message}") from None
+        # The next time comes after 50 times what this took: 2 % of the time, or less.
+        now = time.monotonic()
+        self.keep_at = now + min(50 * (now - began), KEEP_SECONDS)
 
     @contextlib.contextmanager
     def interruptible(self):
@@ -661,6 +692,8 @@ class Recorder(keras.callbacks.Callback):
 
         def on_interrupt(*_):
             self.stopped = "stopped"
+            with contextlib.suppress(RuntimeError):  # interrupted while printing
+                print("\nstopping after this step ...", flush=True)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         if threading.current_thread() is not threading.main_thread():

@@ -1,6 +1,7 @@
 """Make the scripts importable, and give the tests small pictures of their own."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,9 +11,18 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import utils  # noqa: E402, F401  (first: keeps TensorFlow's start quiet)
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # exact repetition is promised on the CPU
+
+import utils  # noqa: E402, F401, I001  (first: keeps TensorFlow's start quiet)
+
+import keras  # noqa: E402
 
 SCRIPTS = ["dcgan256", "dcgan_general", "dcgan_grayscale", "dcgan_pokemon", "shoe_gan"]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(params=SCRIPTS)

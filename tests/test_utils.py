@@ -138,9 +138,10 @@ def test_unreadable_files_are_skipped_and_named(folder):
 
 
 def test_results_among_the_pictures_are_left_out(folder):
-    save(folder / "runs" / "samples" / "step.png", RED)
+    save(folder / "runs" / "shoes" / "samples" / "step.png", RED)
     assert len(utils.find_pictures(folder)) == 12
-    assert len(utils.find_pictures(folder, exclude=folder / "runs")) == 11
+    (folder / "runs" / "shoes" / "settings.json").write_text("{}")
+    assert len(utils.find_pictures(folder)) == 11
 
 
 def test_large_jpegs_look_as_if_decoded_in_full(tmp_path):
@@ -198,6 +199,7 @@ def test_idx(tmp_path, zipped):
         (lambda path: path.write_text("hello"), "no folder and no .npy, .npz or IDX"),
         (lambda path: path.write_bytes(b""), "no folder and no .npy"),
         (lambda path: path.write_bytes(b"\0\0\x08\x03\0\0\0\x09"), "no folder and no"),
+        (lambda path: path.write_bytes(gzip.compress(b"0" * 99)[:-9]), "no folder"),
         (lambda path: save(path / "x.png", RED) or (path / "x.png").write_bytes(b"x"),
          "none of 1 files can be read"),
     ],
