@@ -359,15 +359,20 @@ def to_rgb(picture, background) -> Image.Image:
 
 
 def toy_images(count, shape, seed=0) -> np.ndarray:
-    """Draw toy pictures, all different: coloured shapes on white, or digits on black.
+    """Draw toy pictures, all different: coloured shapes, or white digits on black.
 
     Returns:
         uint8 array (count, *shape); digits where shape has one channel.
     """
     rng, images = np.random.default_rng(seed), np.empty((count, *shape), np.uint8)
     side = 2 * min(shape[:2])  # drawn at twice the size and shrunk: smooth edges
+
+    def paint(saturation, value):
+        parts = colorsys.hsv_to_rgb(rng.random(), saturation, value)
+        return tuple(int(255 * part) for part in parts)
+
     for i in range(count):
-        background = "black" if shape[2] == 1 else "white"
+        background = (0, 0, 0) if shape[2] == 1 else paint(0.15, 0.9)
         picture = Image.new("RGB", (side, side), background)
         draw = ImageDraw.Draw(picture)
         if shape[2] == 1:
@@ -376,21 +381,20 @@ def toy_images(count, shape, seed=0) -> np.ndarray:
             draw.text(middle, digit, "white", font, anchor="mm")
             picture = picture.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
         else:
-            hue, (x, y) = rng.random(), side * rng.uniform(0.45, 0.55, size=2)
-            fill, edge = (
-                tuple(int(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.8, value))
-                for value in (0.95, 0.5)
-            )
             # A circle, a triangle, a square, or a star with its odd corners drawn in.
             corners, odd = [(60, 1), (3, 1), (4, 1), (10, 0.45)][rng.integers(4)]
-            radius, turn = side * rng.uniform(0.3, 0.42), rng.uniform(-0.25, 0.25)
+            turn, (x, y) = rng.uniform(-0.25, 0.25), side * rng.uniform(0.45, 0.55, 2)
             angles = turn - math.pi / 2 + math.tau * np.arange(corners) / corners
-            radii = radius * np.where(np.arange(corners) % 2, odd, 1)
+            radii = np.where(np.arange(corners) % 2, odd, 1)
+            radii = radii * side * rng.uniform(0.3, 0.42)
             points = np.stack(
                 [x + radii * np.cos(angles), y + radii * np.sin(angles)], 1
             )
-            draw.polygon(points.ravel().tolist(), fill, edge, width=side // 32 + 1)
-        images[i] = fit_picture(picture, shape, "pad", color(background))
+            draw.polygon(points.ravel().tolist(), paint(0.7, 0.8))
+        images[i] = fit_picture(picture, shape, "pad", background)
+        if shape[2] == 3:  # film grain: flat colours make it too easy for D
+            grain = rng.normal(0, 12, shape)
+            images[i] = np.clip(images[i] + grain, 0, 255)
     return images
 
 
