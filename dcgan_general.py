@@ -71,10 +71,10 @@ def start_size(size, kernel, stride, depth):
     start = size
     for _ in range(depth):
         start = (start - kernel) // stride + 1
-    if start < 1:
+    if start < 1 or stride > size:
         raise utils.InputError(
             f"depth {depth} is too deep for a side of {size} with kernel {kernel} and "
-            f"stride {stride}: try a smaller depth, or a larger picture"
+            f"stride {stride}: try a smaller depth, kernel or stride"
         )
     # start + 2 is the source's rule; size / stride**depth where it is too small. [D1]
     return max(start + 2, -(-size // stride**depth))
@@ -265,8 +265,8 @@ def main(argv=None):
         batch_size=BATCH_SIZE,
         length=f"{EPOCHS:,}",
     )
-    add, whole = parser.add_argument, utils.number()
-    share, rate = utils.number(float, 0, 0.99), utils.number(float, 0, 1)
+    add, whole = parser.add_argument, utils.number(high=4096)
+    share, rate = utils.number(float, 0, 0.99), utils.number(float, 1e-9, 1)
     size, layer = "height, width, channels (3 or 1)", "convolutions in each network"
     add("--img-size", type=whole, nargs=3, default=IMG_SIZE, metavar="N", help=size)
     add("--input-size", type=whole, default=INPUT_SIZE, help="length of z")

@@ -12,15 +12,20 @@ import contextlib
 import csv
 import functools
 import gzip
+import hashlib
+import io
 import json
 import math
+import mmap
 import os
 import platform
 import shutil
 import signal
+import stat
 import sys
 import threading
 import time
+import warnings
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -59,6 +64,8 @@ with quiet():
 if not GPUS:  # determinism is free on a CPU, slow on a GPU, and not all there
     tf.config.experimental.enable_op_determinism()
 
+warnings.filterwarnings("ignore", module="PIL")  # a line for each odd picture
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TOY_PICTURES = 2000
 MANY_SHEETS = 1000  # after so many only every 2nd is drawn, after 2000 every 4th ...
@@ -80,8 +87,14 @@ def plain_errors(main):
     def wrapper(argv=None):
         try:
             return main(argv)
-        except (InputError, OSError) as error:
+        except InputError as error:
             print(f"error: {error}", file=sys.stderr)
+        except OSError as error:
+            where = f"cannot use {error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            hint = "try a smaller --batch-size, or smaller pictures or networks"
+            print(f"error: out of memory: {hint}", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
         raise SystemExit(2)
@@ -105,6 +118,13 @@ def number(kind=int, low=1, high=math.inf):
 
     convert.__name__ = kind.__name__  # argparse shows it: "invalid int value"
     return convert
+
+
+def some_path(text):
+    """An argparse type: a path. An empty one would mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def color(text):
@@ -131,17 +151,21 @@ class Parser(argparse.ArgumentParser):
         add, either = self.add_argument, self.add_mutually_exclusive_group()
         images = "folder (with subfolders), .npy, .npz or IDX file; if not given, toys"
         shape = "fill pictures up to the right shape, or cut out their middle"
-        add("--images", metavar="PATH", help=images)
+        add("--images", type=some_path, metavar="PATH", help=images)
         add("--fit", choices=["pad", "crop"], default="pad", help=shape)
         behind = "behind transparent and padded pictures"
         add("--background", type=color, default="white", metavar="COLOR", help=behind)
         out = Path("runs", name)
-        add("--out", type=Path, default=out, metavar="FOLDER", help="for the results")
+        where = "for the results"
+        add("--out", type=some_path, default=out, metavar="FOLDER", help=where)
+        where = "for the decoded pictures (default: that of --out)"
+        add("--cache", type=some_path, metavar="FOLDER", help=where)
         passes = f"length, in passes over the pictures (default: {length})"
-        either.add_argument("--epochs", type=number(), metavar="N", help=passes)
-        either.add_argument("--steps", type=number(), metavar="N", help="or in steps")
-        size = "pictures per step"
-        add("--batch-size", type=number(), default=batch_size, metavar="N", help=size)
+        length = {"type": number(high=10**9), "metavar": "N"}
+        either.add_argument("--epochs", **length, help=passes)
+        either.add_argument("--steps", **length, help="or in steps")
+        some, size = number(high=2**16), "pictures per step"
+        add("--batch-size", type=some, default=batch_size, metavar="N", help=size)
         seed = number(low=0, high=2**31 - 1)
         add("--seed", type=seed, default=0, metavar="N", help="same seed, same run")
         add("--bfloat16", action="store_true", help="mixed precision, often faster")
@@ -195,22 +219,32 @@ def training_images(args, shape, source=None) -> np.ndarray:
     if source is not None and args.images and args.out.exists():
         if os.path.exists(args.images) and os.path.samefile(args.images, args.out):
             raise InputError("--images and --out are the same folder: choose another")
+    run_settings(args)  # an error for the wrong folder, before hours of reading
     if source is None:
         print(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py")
         print("            (your own: --images FOLDER)")
         return toy_images(TOY_PICTURES, shape, args.seed)
-    images, skipped = load_images(source, shape, args.fit, args.background)
+    cache = args.cache or args.out
+    images, skipped = load_images(source, shape, args.fit, args.background, cache)
     print(f"pictures    {len(images):,} of {size}")
+    if isinstance(images, np.memmap):
+        kept = Path(images.filename)
+        print(f"cache       {cache / kept.name} ({images.nbytes / 1e6:,.0f} MB)")
+        if cache == args.out:  # one run, one cache
+            for old in set(args.out.glob("pictures-*")):
+                if old.stem != kept.stem:
+                    old.unlink()
+    listing = args.out / "skipped.txt"
+    listing.unlink(missing_ok=True)
     if skipped:
         args.out.mkdir(parents=True, exist_ok=True)
-        listing = args.out / "skipped.txt"
         text = "".join(f"{line}\n" for line in skipped)
         listing.write_text(text, encoding="utf-8", errors="backslashreplace")
         print(f"skipped     {len(skipped):,} unreadable files, listed in {listing}")
     return images
 
 
-def load_images(source, shape, fit="pad", background="white"):
+def load_images(source, shape, fit="pad", background="white", cache=None):
     """Read pictures from a folder and its subfolders, from a file, or from an array.
 
     Args:
@@ -221,53 +255,118 @@ def load_images(source, shape, fit="pad", background="white"):
         fit: "pad" scales the whole picture into the shape and fills up with the
             background; "crop" cuts out the middle. Neither distorts.
         background: colour name or (red, green, blue); also behind transparent pixels.
+        cache: folder for a file of the decoded pixels, if source is a folder. As long
+            as no file in source changes, it is used in place of decoding them again.
 
     Returns:
         (images, skipped): uint8 array (N, *shape), N at least 1, in the order of the
-        sorted paths; a list of "path: reason" for files that could not be read.
+        sorted paths, memory-mapped if there is a cache; a list of "path: reason" for
+        files that could not be read.
 
     Raises:
-        InputError: nothing is there, or nothing that can be read.
+        InputError: nothing is there, nothing that can be read, no room for the cache.
     """
+    shape = tuple(shape)
+    if isinstance(background, str):
+        background = color(background)
     if not isinstance(source, np.ndarray) and Path(source).is_dir():
         items = find_pictures(source)
         if not items:
             raise InputError(f"no pictures ({' '.join(EXTENSIONS)}) in {source}")
     else:
-        items = read_array(source)
-        if items.shape[1:] == tuple(shape):
+        items, cache = read_array(source), None
+        if items.shape[1:] == shape:
             return items, []
-    if isinstance(background, str):
-        background = color(background)
-    images, skipped, count = np.empty((len(items), *shape), np.uint8), [], 0
-    bar = keras.utils.Progbar(len(items), unit_name="picture")
-    show = sys.stdout.isatty() or in_notebook()
+    if cache is None:
+        memory = mmap.mmap(-1, len(items) * math.prod(shape))
+        skipped = decode(items, memory, shape, fit, background)
+        count = len(items) - len(skipped)
+        images = np.frombuffer(memory, np.uint8, count * math.prod(shape))
+        return images.reshape(count, *shape), skipped
+
+    path = Path(cache, cache_name(items, source, shape, fit, background))
+    listing = path.with_suffix(".json")
+
+    def cached():
+        skipped = json.loads(listing.read_text("utf-8"))
+        count = len(items) - len(skipped)
+        return np.memmap(path, np.uint8, "r", shape=(count, *shape)), skipped
+
+    with contextlib.suppress(OSError, ValueError):  # missing, or cut off
+        return cached()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        skipped = decode(items, file, shape, fit, background)
+    with replacing(listing) as temporary:
+        temporary.write_text(json.dumps(skipped), "utf-8")
+    return cached()
+
+
+def decode(items, file, shape, fit, background) -> list[str]:
+    """Write the pixels of paths or arrays to a file; give "path: reason" of the others.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    skipped, bar = [], keras.utils.Progbar(len(items), unit_name="picture")
+    show, threads = sys.stdout.isatty() or in_notebook(), os.cpu_count() or 1
     read = functools.partial(try_fit, shape=shape, fit=fit, background=background)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for item, result in zip(items, pool.map(read, items)):
-            if isinstance(result, str):
-                skipped.append(f"{item}: {result}")
-            else:
-                images[count] = result
-                count += 1
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for i in range(0, len(items), 16 * threads):  # so few at a time in memory
+            some = items[i : i + 16 * threads]
+            for item, result in zip(some, pool.map(read, some)):
+                if isinstance(result, str):
+                    skipped.append(" ".join(f"{item}: {result}".splitlines()))
+                else:
+                    file.write(result)
             if show:
-                bar.update(count + len(skipped))
-    if not count:
+                bar.update(i + len(some))
+    if len(skipped) == len(items):
         raise InputError(
             f"none of {len(items):,} files can be read, first {skipped[0]}"
         )
-    return images[:count], skipped
+    return skipped
 
 
 def find_pictures(folder) -> list[Path]:
-    """Sorted paths of all files named like pictures, without those of earlier runs."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        if "settings.json" in names and root != str(folder):
+    """Sorted paths of all files named like pictures, and of folders without access.
+
+    Links are followed, each folder is entered once. Hidden files and folders, and
+    results of earlier runs, are left out.
+    """
+    found, seen = [], set()
+    for root, folders, names in os.walk(
+        folder, followlinks=True, onerror=lambda error: found.append(error.filename)
+    ):
+        here = os.stat(root)
+        done = (here.st_dev, here.st_ino) in seen  # by a link, maybe a loop of them
+        seen.add((here.st_dev, here.st_ino))
+        if done or ("settings.json" in names and root != str(folder)):
             folders.clear()
-        else:
-            found += [Path(root, n) for n in names if n.lower().endswith(EXTENSIONS)]
-    return sorted(found)
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            os.path.join(root, name)
+            for name in names
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(map(Path, found))
+
+
+def cache_name(paths, folder, *recipe):
+    """A file name that changes with the recipe and with any file's path, size, times.
+
+    The time of change of a file's entry counts too: a new permission may make it
+    readable.
+    """
+    digest = hashlib.sha256(repr(recipe).encode())
+    for path in map(str, paths):
+        digest.update(os.fsencode(path[len(str(folder)) :]))
+        with contextlib.suppress(OSError):
+            file = os.stat(path)
+            times = file.st_mtime_ns, file.st_ctime_ns
+            digest.update(f"\0{file.st_size} {times}\0".encode())
+    return f"pictures-{digest.hexdigest()[:16]}.bin"
 
 
 def read_array(source) -> np.ndarray:
@@ -319,6 +418,8 @@ def try_fit(item, shape, fit, background):
         if isinstance(item, np.ndarray):
             picture = Image.fromarray(item.squeeze(-1) if item.shape[-1] == 1 else item)
             return fit_picture(picture, shape, fit, background)
+        if not stat.S_ISREG(os.stat(item).st_mode):  # a pipe would wait for ever
+            return "no file, or a folder that cannot be listed"
         with Image.open(item) as picture:
             # JPEG decodes faster to 1/2, 1/4 or 1/8: the smallest that is large enough.
             picture.draft(None, (max(shape[:2]), max(shape[:2])))
@@ -331,13 +432,16 @@ def fit_picture(picture, shape, fit, background) -> np.ndarray:
     """A Pillow picture of any mode to a uint8 array of shape, upright, undistorted."""
     height, width, channels = shape
     picture = to_rgb(ImageOps.exif_transpose(picture), background)
-    choose = min if fit == "pad" else max
-    scale = choose(width / picture.width, height / picture.height)
-    size = [max(1, round(side * scale)) for side in picture.size]
     # Bilinear, as in torchvision; Pillow averages where it shrinks: no aliasing.
-    picture = picture.resize(size, Image.Resampling.BILINEAR)
-    canvas = Image.new("RGB", (width, height), background)
-    canvas.paste(picture, ((width - size[0]) // 2, (height - size[1]) // 2))
+    method = Image.Resampling.BILINEAR
+    if fit == "crop":
+        canvas = ImageOps.fit(picture, (width, height), method)
+    else:
+        scale = min(width / picture.width, height / picture.height)
+        size = [max(1, round(side * scale)) for side in picture.size]
+        canvas = Image.new("RGB", (width, height), background)
+        place = (width - size[0]) // 2, (height - size[1]) // 2
+        canvas.paste(picture.resize(size, method), place)
     return np.asarray(canvas if channels == 3 else canvas.convert("L")).reshape(shape)
 
 
@@ -345,17 +449,34 @@ def to_rgb(picture, background) -> Image.Image:
     """A Pillow picture of any mode as RGB, its transparent pixels on the background."""
     if picture.mode[0] in "IF":  # deep grays: scale them, convert() would clip
         values = np.asarray(picture, np.float32)
-        full = next((f for f in (1, 255) if values.max() <= f), 65535)
+        guesses = (
+            [] if "16" in picture.mode else [1, 255]
+        )  # where the mode leaves it open
+        full = next((f for f in guesses if values.max() <= f), 65535)
         opaque = values != picture.info.get("transparency")
         layers = [to_uint8(values, (0, full)), np.uint8(255 * opaque)]
         picture = Image.merge("LA", [Image.fromarray(layer) for layer in layers])
     elif picture.mode == "LAB":
         profiles = [ImageCms.createProfile(name) for name in ("LAB", "sRGB")]
         picture = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+    elif picture.mode in ("RGB", "RGBA", "CMYK") and picture.info.get("icc_profile"):
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):  # broken: do without
+            if transform := to_srgb(picture.info["icc_profile"], picture.mode):
+                picture = ImageCms.applyTransform(picture, transform)
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     canvas = Image.new("RGBA", picture.size, (*background, 255))
     return Image.alpha_composite(canvas, picture.convert("RGBA")).convert("RGB")
+
+
+@functools.lru_cache(32)
+def to_srgb(profile, mode):
+    """The transform of an ICC profile (bytes) to sRGB, None if that is what it is."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "sRGB" in ImageCms.getProfileDescription(profile):
+        return None
+    srgb, new_mode = ImageCms.createProfile("sRGB"), mode.replace("CMYK", "RGB")
+    return ImageCms.buildTransform(profile, srgb, mode, new_mode)
 
 
 def toy_images(count, shape, seed=0) -> np.ndarray:
@@ -428,6 +549,7 @@ def batches(images, batch_size, seed, start_step=0, uniform=False):
     """
     steps_per_epoch = math.ceil(len(images) / batch_size)
     epoch, first = divmod(start_step, steps_per_epoch)
+    file = open(images.filename, "rb") if isinstance(images, np.memmap) else None
     while True:
         rng = np.random.default_rng((seed, epoch))
         if uniform:
@@ -435,6 +557,8 @@ def batches(images, batch_size, seed, start_step=0, uniform=False):
         else:
             order = rng.permutation(len(images))
         for i in range(first * batch_size, len(order), batch_size):
+            if file:  # a new map each time: an old one keeps in memory all it has read
+                images = np.memmap(file, np.uint8, "r", shape=images.shape)
             yield images[order[i : i + batch_size]]
         epoch, first = epoch + 1, 0
 
@@ -455,7 +579,8 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
         uniform: draw pictures with replacement, in place of shuffled epochs.
 
     Raises:
-        InputError: the folder holds a run with other settings; the losses explode.
+        InputError: the folder holds a run with other settings, or cannot be written
+            to; the losses explode.
     """
     batch_size = real_batch_size or args.batch_size
     if not uniform:
@@ -500,7 +625,8 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
                 shuffle=False,
                 verbose=int(recorder.interactive),
             )
-        recorder.keep()
+        recorder.save_checkpoint()
+        recorder.save_results()
     results = "samples, training.gif, losses and generator.keras"
     print(f"{recorder.stopped or 'done'} at step {recorder.step:,}: {results} are in "
           f"{args.out}{os.sep}")  # fmt: skip
@@ -508,13 +634,77 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary path to write to; it takes the place of path once it is whole."""
-    temporary = path.with_name(f".unfinished-{path.name}")
-    yield temporary
+    """A temporary path to write to; it takes the place of path once it is whole.
+
+    Yields:
+        path of a file, or a folder of files, to make. It is on the disk itself, in case
+        of a power cut, before it takes the place.
+
+    Raises:
+        InputError: it cannot be written. What was there before is as it was.
+    """
+    temporary = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     try:
+        yield temporary
+        for part in [*temporary.glob("*"), temporary]:
+            sync(part)
         os.replace(temporary, path)
-    except PermissionError:  # on Windows, while another program shows the old one
+        sync(path.parent)
+    except OSError as error:
+        if os.name != "nt" or not (
+            isinstance(error, PermissionError) and path.exists()
+        ):
+            raise InputError(
+                f"{path} cannot be written ({error.strerror or error}): mend that, and "
+                "the same command goes on from the last checkpoint"
+            ) from None
         print(f"warning     {path} cannot be renewed: is it open elsewhere?")
+    finally:
+        remove(temporary)
+
+
+def sync(path):
+    """Wait until a file, or the list of names in a folder, is on the disk itself."""
+    # Windows and some network disks cannot do it for folders.
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path):
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def run_settings(args, **more):
+    """The settings of a run, as settings.json has them.
+
+    Raises:
+        InputError: the output folder holds a run with other settings.
+    """
+    new = {name: value for name, value in vars(args).items() if name != "fresh"} | more
+    if args.images:
+        new["images"] = os.path.abspath(args.images)
+    versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+    new["versions"] = {"python": platform.python_version(), **versions}
+    new, old = json.loads(json.dumps(new, default=str)), {}  # as it will be read back
+    if any((args.out / "checkpoints").glob("step_*")) and not args.fresh:
+        with contextlib.suppress(OSError, ValueError):  # missing, or damaged
+            old = json.loads((args.out / "settings.json").read_text("utf-8"))
+    may_change = {"epochs", "steps", "out", "cache", "versions"}
+    for name in sorted((old.keys() & new.keys()) - may_change):
+        if old[name] != new[name]:
+            raise InputError(
+                f"the run in {args.out} has {name} {old[name]}, not {new[name]}: use "
+                "the same, another --out, or --fresh"
+            )
+    return new
 
 
 class Recorder(keras.callbacks.Callback):
@@ -532,26 +722,16 @@ class Recorder(keras.callbacks.Callback):
         self.total, self.steps_per_epoch = total, steps_per_epoch
         self.sample_every, self.columns = sample_every, sheet_size[1]
         self.interactive = sys.stdout.isatty() or in_notebook()
-        self.stopped, self.pause_at, self.keep_at, self.rows = "", total, 0.0, []
+        self.stopped, self.pause_at, self.due_at, self.rows = "", total, 0.0, []
         # A plain number as seed: sheets leave the random state of training alone.
         self.z = gan.sample_z(math.prod(sheet_size), args.seed)
 
-        self.prepare_folder(args, len(images))
+        self.prepare_folder(args, run_settings(args, pictures=len(images)))
         variables = gan.variables + gan.metrics_variables
         variables += gan.d_optimizer.variables + gan.g_optimizer.variables
         unique = {id(variable): variable.value for variable in variables}
-        checkpoint = tf.train.Checkpoint(variables=list(unique.values()))
-        self.manager = tf.train.CheckpointManager(
-            checkpoint, str(self.out / "checkpoints"), max_to_keep=2
-        )
-        if self.manager.latest_checkpoint:
-            try:
-                checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
-            except Exception:  # TensorFlow raises of every kind on broken files
-                raise InputError(
-                    f"the checkpoint in {self.out} is damaged, or of networks other "
-                    "than these: take another --out, or --fresh"
-                ) from None
+        self.checkpoint = tf.train.Checkpoint(variables=list(unique.values()))
+        self.restore_checkpoint()
         self.step = int(gan.g_optimizer.iterations)
         self.means = [variable.numpy() for variable in gan.metrics_variables]
         self.forget_later_results()
@@ -561,37 +741,83 @@ class Recorder(keras.callbacks.Callback):
             self.save_picture("real.png", images[:64], columns=8)
             self.save_sheet()
 
-    def prepare_folder(self, args, count):
-        """Make the folder and settings.json; refuse the folder of a different run."""
-        new = {name: value for name, value in vars(args).items() if name != "fresh"}
-        if args.images:
-            new["images"] = os.path.abspath(args.images)
-        new["pictures"] = count
-        versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
-        new["versions"] = {"python": platform.python_version(), **versions}
-        new = json.loads(json.dumps(new, default=str))  # as it will be read back
-        file, checkpoints = self.out / "settings.json", self.out / "checkpoints"
+    def prepare_folder(self, args, settings):
+        """Make the folder and settings.json; clear away what is not of this run."""
+        checkpoints = self.out / "checkpoints"
         if args.fresh and checkpoints.exists():
             print(f"deleting the checkpoints and samples in {self.out}{os.sep}")
             shutil.rmtree(checkpoints)
             shutil.rmtree(self.out / "samples", ignore_errors=True)
-        if checkpoints.exists() and file.exists():
-            old = json.loads(file.read_text("utf-8"))
-            for name in sorted(new.keys() - {"epochs", "steps", "out", "versions"}):
-                if old.get(name) != new[name]:
-                    raise InputError(
-                        f"the run in {self.out} has {name} {old.get(name)}, not "
-                        f"{new[name]}: use the same, another --out, or --fresh"
-                    )
-        (self.out / "samples").mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps(new, indent=2), "utf-8")
+        for folder in (checkpoints, self.out / "samples"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.out.rglob(".unfinished-*"):  # as a killed run leaves it
+            remove(unfinished)
+        with replacing(self.out / "settings.json") as temporary:
+            temporary.write_text(json.dumps(settings, indent=2), "utf-8")
+
+    def checkpoints(self):
+        """Paths of the checkpoints, folders named by their steps, in order."""
+        return sorted((self.out / "checkpoints").glob("step_*"))
+
+    def restore_checkpoint(self):
+        """Go on from the newest checkpoint, or from the one before if it is damaged."""
+        unreadable = []
+        for path in reversed(self.checkpoints()):
+            try:
+                self.checkpoint.read(str(path / "variables")).assert_consumed()
+            except Exception:  # TensorFlow raises of every kind on broken files
+                unreadable.append(path)
+                continue
+            for damaged in unreadable:
+                print(f"warning     {damaged} was damaged and is deleted")
+                remove(damaged)
+            return
+        if unreadable:
+            raise InputError(
+                f"the checkpoint in {self.out} is damaged, or of networks other than "
+                "these: take another --out, or --fresh"
+            )
+
+    def save_checkpoint(self):
+        """Write losses.csv and, if there is none of this step, a checkpoint; keep two.
+
+        Raises:
+            InputError: no room, no folder any more, weights that are not finite.
+        """
+        if not all(np.isfinite(weights).all() for weights in self.gan.get_weights()):
+            self.explode()
+        with (
+            replacing(self.out / "losses.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            names = [mean.name for mean in self.gan.means]
+            writer = csv.DictWriter(file, ["epoch", "step", *names])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        path = self.out / "checkpoints" / f"step_{self.step:010}"
+        if path.exists():
+            return
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            try:
+                self.checkpoint.write(str(temporary / "variables"))
+            except tf.errors.OpError as error:  # such as a full disk
+                raise OSError(error.message.splitlines()[0]) from None
+        for old in self.checkpoints()[:-2]:
+            remove(old)
+
+    def explode(self):
+        raise InputError(
+            f"losses or weights are not finite at step {self.step:,}; {self.out} keeps "
+            "what was saved before. Try --fresh with another --seed"
+        )
 
     def forget_later_results(self):
         """Drop rows and sheets from after the checkpoint, and those of an early end."""
         final = self.step if self.step >= self.total else None  # all done already
-        if self.step:
-            with open(self.out / "losses.csv", newline="", encoding="utf-8") as file:
+        table = self.out / "losses.csv"
+        if self.step and table.exists():
+            with open(table, newline="", encoding="utf-8") as file:
                 rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
             rows = [(n, row) for n, row in rows if self.wants_row(n) or n == final]
             self.rows = [row for n, row in rows if n <= self.step]
@@ -621,18 +847,17 @@ class Recorder(keras.callbacks.Callback):
         values = {mean.name: logs[mean.name] for mean in self.gan.means}
         ends = self.step == self.total or bool(self.stopped)
         if not all(map(math.isfinite, values.values())):
-            raise InputError(
-                f"the losses are not finite at step {self.step:,}; {self.out} keeps "
-                "what was saved before. Try --fresh with another --seed"
-            )
+            self.explode()
         if self.wants_row(self.step) or ends:
             row = {"epoch": math.ceil(self.step / self.steps_per_epoch)}
             row["step"] = self.step
             self.rows.append(row | {name: f"{v:.6g}" for name, v in values.items()})
-        if self.wants_sheet(self.step) or ends:
+        if sheet := self.wants_sheet(self.step) or ends:
             self.save_sheet()
-        if time.monotonic() > self.keep_at and not ends:  # train() keeps the end
-            self.keep()
+        if not ends and (sheet or time.monotonic() > self.due_at):
+            self.save_checkpoint()  # train() does it at the end
+        if not ends and time.monotonic() > self.due_at:
+            self.save_results()
         if not self.interactive and (ends or self.step % self.steps_per_epoch == 0):
             self.print_epoch(values)
         self.model.stop_training = ends or self.step == self.pause_at
@@ -665,30 +890,18 @@ class Recorder(keras.callbacks.Callback):
         with replacing(self.out / name) as temporary:
             imageio.imwrite(temporary, array[..., 0] if array.shape[2] == 1 else array)
 
-    def keep(self):
-        """Write losses.csv and .png, training.gif, generator.keras and a checkpoint."""
+    def save_results(self):
+        """Write losses.png, training.gif and generator.keras; set the next time."""
         began = time.monotonic()
-        with (
-            replacing(self.out / "losses.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            names = [mean.name for mean in self.gan.means]
-            writer = csv.DictWriter(file, ["epoch", "step", *names])
-            writer.writeheader()
-            writer.writerows(self.rows)
         with replacing(self.out / "losses.png") as temporary:
             plot_losses(temporary, self.rows)
         with replacing(self.out / "training.gif") as temporary:
             save_gif(temporary, [path for _, path in self.sheets()])
         with replacing(self.out / "generator.keras") as temporary:
             self.gan.generator.save(temporary)
-        try:
-            self.manager.save(checkpoint_number=self.step)
-        except tf.errors.OpError as error:  # such as a full disk
-            raise OSError(f"cannot write to {self.out}: {error.message}") from None
         # The next time comes after 50 times what this took: 2 % of the time, or less.
         now = time.monotonic()
-        self.keep_at = now + min(50 * (now - began), KEEP_SECONDS)
+        self.due_at = now + min(50 * (now - began), KEEP_SECONDS)
 
     @contextlib.contextmanager
     def interruptible(self):

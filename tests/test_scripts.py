@@ -127,7 +127,8 @@ def checkpoint(out):
     """All variables of the newest checkpoint."""
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(out / "checkpoints"))
+    newest = max((out / "checkpoints").iterdir()) / "variables"
+    reader = tf.train.load_checkpoint(str(newest))
     return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
 
 
@@ -222,7 +223,7 @@ def test_a_checkpoint_of_other_networks_or_a_damaged_one_is_refused(tmp_path):
     dcgan_general.DCGAN(depth=1, **options).train(pictures, epochs=1)
     with pytest.raises(utils.InputError, match="has depth 1, not 2"):
         dcgan_general.DCGAN(depth=2, **options).train(pictures, epochs=1)
-    for file in (tmp_path / "run" / "checkpoints").glob("ckpt*data*"):
+    for file in (tmp_path / "run" / "checkpoints").glob("step_*/*data*"):
         file.write_bytes(b"")
     with pytest.raises(utils.InputError, match="damaged"):
         dcgan_general.DCGAN(depth=1, **options).train(pictures, epochs=2)
@@ -245,10 +246,10 @@ def test_mixed_precision_keeps_losses_and_outputs_in_float32(folder, tmp_path):
 
 MISTAKES = [
     ("dcgan_pokemon", ["--epoch", "3"], "unrecognized arguments: --epoch"),
-    ("dcgan_pokemon", ["--steps", "0"], "0 is not at least 1"),
+    ("dcgan_pokemon", ["--steps", "0"], "0 is not from 1 to"),
     ("dcgan_pokemon", ["--steps", "many"], "invalid int value: 'many'"),
     ("dcgan_pokemon", ["--steps", "2", "--epochs", "2"], "not allowed with"),
-    ("dcgan_pokemon", ["--batch-size", "-4"], "-4 is not at least 1"),
+    ("dcgan_pokemon", ["--batch-size", "-4"], "-4 is not from 1 to"),
     ("dcgan_pokemon", ["--background", "whitish"], "no colour"),
     ("dcgan_pokemon", ["--seed", "-1"], "-1 is not from 0"),
     ("dcgan_pokemon", ["--fit", "stretch"], "invalid choice"),
