@@ -656,7 +656,7 @@ def replacing(path):
         ):
             raise InputError(
                 f"{path} cannot be written ({error.strerror or error}): mend that, and "
-                "the same command goes on from the last checkpoint"
+                "the same command goes on from the last checkpoint there is"
             ) from None
         print(f"warning     {path} cannot be renewed: is it open elsewhere?")
     finally:
@@ -782,10 +782,8 @@ class Recorder(keras.callbacks.Callback):
         """Write losses.csv and, if there is none of this step, a checkpoint; keep two.
 
         Raises:
-            InputError: no room, no folder any more, weights that are not finite.
+            InputError: there is no room, or no such folder any more.
         """
-        if not all(np.isfinite(weights).all() for weights in self.gan.get_weights()):
-            self.explode()
         with (
             replacing(self.out / "losses.csv") as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -802,15 +800,10 @@ class Recorder(keras.callbacks.Callback):
             try:
                 self.checkpoint.write(str(temporary / "variables"))
             except tf.errors.OpError as error:  # such as a full disk
-                raise OSError(error.message.splitlines()[0]) from None
+                reason = error.message.split("; ")[-1].split(" [Op:")[0]
+                raise OSError(reason) from None
         for old in self.checkpoints()[:-2]:
             remove(old)
-
-    def explode(self):
-        raise InputError(
-            f"losses or weights are not finite at step {self.step:,}; {self.out} keeps "
-            "what was saved before. Try --fresh with another --seed"
-        )
 
     def forget_later_results(self):
         """Drop rows and sheets from after the checkpoint, and those of an early end."""
@@ -846,17 +839,24 @@ class Recorder(keras.callbacks.Callback):
         self.step += 1
         values = {mean.name: logs[mean.name] for mean in self.gan.means}
         ends = self.step == self.total or bool(self.stopped)
-        if not all(map(math.isfinite, values.values())):
-            self.explode()
+        sheet, due = self.wants_sheet(self.step) or ends, time.monotonic() > self.due_at
+        finite = all(map(math.isfinite, values.values()))
+        if finite and (sheet or due):  # before anything of it is kept
+            finite = all(np.isfinite(w).all() for w in self.gan.get_weights())
+        if not finite:
+            raise InputError(
+                f"losses or weights are not finite at step {self.step:,}; {self.out} "
+                "keeps what was saved before. Try --fresh with another --seed"
+            )
         if self.wants_row(self.step) or ends:
             row = {"epoch": math.ceil(self.step / self.steps_per_epoch)}
             row["step"] = self.step
             self.rows.append(row | {name: f"{v:.6g}" for name, v in values.items()})
-        if sheet := self.wants_sheet(self.step) or ends:
+        if sheet:
             self.save_sheet()
-        if not ends and (sheet or time.monotonic() > self.due_at):
-            self.save_checkpoint()  # train() does it at the end
-        if not ends and time.monotonic() > self.due_at:
+        if (sheet or due) and not ends:  # train() keeps the end
+            self.save_checkpoint()
+        if due and not ends:
             self.save_results()
         if not self.interactive and (ends or self.step % self.steps_per_epoch == 0):
             self.print_epoch(values)

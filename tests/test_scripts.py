@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,10 +126,13 @@ def test_the_generator_loads_without_our_code(folder, tmp_path):
 
 def checkpoint(out):
     """All variables of the newest checkpoint."""
+    return checkpoint_at(max((out / "checkpoints").iterdir()))
+
+
+def checkpoint_at(path):
     import tensorflow as tf
 
-    newest = max((out / "checkpoints").iterdir()) / "variables"
-    reader = tf.train.load_checkpoint(str(newest))
+    reader = tf.train.load_checkpoint(str(path / "variables"))
     return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
 
 
@@ -223,10 +227,94 @@ def test_a_checkpoint_of_other_networks_or_a_damaged_one_is_refused(tmp_path):
     dcgan_general.DCGAN(depth=1, **options).train(pictures, epochs=1)
     with pytest.raises(utils.InputError, match="has depth 1, not 2"):
         dcgan_general.DCGAN(depth=2, **options).train(pictures, epochs=1)
-    for file in (tmp_path / "run" / "checkpoints").glob("step_*/*data*"):
-        file.write_bytes(b"")
+    damage(tmp_path / "run" / "checkpoints")
     with pytest.raises(utils.InputError, match="damaged"):
         dcgan_general.DCGAN(depth=1, **options).train(pictures, epochs=2)
+
+
+def damage(folder):
+    """Change one byte in the middle of every file of weights."""
+    for file in folder.rglob("*data*"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 255
+        file.write_bytes(data)
+
+
+def test_behind_a_damaged_checkpoint_there_is_another(folder, tmp_path):
+    options = ["--images", folder, *SMALL, "--steps", 7]
+    run("dcgan_grayscale", *options, "--out", tmp_path / "whole")
+    out = tmp_path / "run"
+    run("dcgan_grayscale", *options, "--out", out)
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == ["step_0000000005", "step_0000000007"]
+    damage(out / "checkpoints" / names[1])
+    (out / "settings.json").write_text("{")
+    text, errors = run("dcgan_grayscale", *options, "--out", out)
+    assert "step_0000000007 was damaged" in text and "resuming at step 5" in text
+    assert errors == ""
+    assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot limit the size of files")
+def test_a_full_disk_gives_one_line_and_leaves_the_last_checkpoint(folder, tmp_path):
+    import resource
+
+    options = ["--images", folder, *SMALL]
+    run("dcgan_grayscale", *options, "--steps", 9, "--out", tmp_path / "whole")
+    out = tmp_path / "run"
+    run("dcgan_grayscale", *options, "--steps", 2, "--out", out)
+    whole = tmp_path / "whole"
+    size = max(p.stat().st_size for p in whole.rglob("*") if p.is_file())
+    for limit in (size - 1, 100_000, 100):  # a checkpoint, a generator, nothing fits
+        process = start(
+            "dcgan_grayscale", *options, "--steps", 9, "--out", out,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2),
+        )  # fmt: skip
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2 and errors.count("\n") == 1
+        assert "cannot be written (File too large)" in errors
+        assert not list(out.rglob(".unfinished-*"))
+    text, _ = run("dcgan_grayscale", *options, "--steps", 9, "--out", out)
+    assert "resuming at step 2 of 9" in text
+    assert_same_run(whole, out)
+
+
+def test_an_output_folder_that_vanishes_gives_one_line(folder, tmp_path):
+    out = tmp_path / "run"
+    options = ["--images", folder, *SMALL, "--steps", 2000, "--out", out]
+    process = start("dcgan_grayscale", *options)
+    wait_for(out / "samples" / "step_000002.png", process)
+    while out.exists():
+        shutil.rmtree(out, ignore_errors=True)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and errors.count("\n") == 1
+    assert "cannot be written" in errors and str(out) in errors
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_in_the_place_of_the_output_folder(inside, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "run" if inside else tmp_path / "file"
+    _, errors = run("dcgan_grayscale", *SMALL, "--out", out, status=2)
+    assert errors.count("\n") == 1 and "cannot use" in errors
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_out_of_memory_gives_one_line(capsys):
+    import tensorflow as tf
+
+    full = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\n...")
+    for error in (MemoryError(), full):
+
+        @utils.plain_errors
+        def main(argv=None):
+            raise error
+
+        with pytest.raises(SystemExit) as stop:
+            main()
+        errors = capsys.readouterr().err
+        assert stop.value.code == 2 and errors.count("\n") == 1
+        assert "out of memory: try a smaller --batch-size" in errors
 
 
 def test_without_images_it_trains_on_toy_pictures_and_says_so(tmp_path):
@@ -274,6 +362,54 @@ def test_a_mistake_gives_one_line_and_status_2(name, options, says, capsys):
     assert says in errors and errors.count("\n") == 1 and "Traceback" not in errors
 
 
+WRONG = {  # by what the option takes; a path is whatever one says it is
+    int: ["-1", "0", "1.5", "text", "", "nan", "9" * 30],
+    float: ["-1", "text", "", "nan", "inf", "9" * 30],
+    str: ["no such thing", ""],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_wrong_value_of_any_option_gives_one_line_and_status_2(
+    name, monkeypatch, capsys
+):
+    module, parsers, parse = __import__(name), [], utils.Parser.parse_args
+
+    def remember(parser, argv):
+        parsers.append(parser)
+        return parse(parser, argv)
+
+    def accepted(*_):
+        raise AssertionError("the value was accepted")
+
+    monkeypatch.setattr(utils.Parser, "parse_args", remember)
+    monkeypatch.setattr(utils, "training_images", accepted)
+    monkeypatch.setattr(utils, "train", accepted)
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    capsys.readouterr()
+    tried = set()
+    for option in parsers[0]._actions:
+        if option.nargs == 0:
+            continue
+        kind = getattr(option.type, "__name__", "str")
+        values = WRONG[{"int": int, "float": float}.get(kind, str)]
+        if kind == "some_path":
+            values = [""]
+        for value in values:
+            flag = option.option_strings[0]
+            if value == "0" and flag == "--seed":
+                continue
+            tried.add(flag)
+            with pytest.raises(SystemExit) as stop:
+                module.main([flag, *[value] * (option.nargs or 1)])
+            errors = capsys.readouterr().err
+            assert stop.value.code == 2, (flag, value)
+            assert errors.count("\n") == 1 and "Traceback" not in errors, errors
+            assert flag in errors, errors
+    assert len(tried) >= 9
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_shows_the_same_options_and_defaults_everywhere(name, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -317,14 +453,23 @@ def test_the_general_class_trains_from_python(tmp_path):
     assert rows_of(tmp_path / "run")[-1]["step"] == "3"
 
 
-def test_losses_that_are_not_finite_stop_the_training(tmp_path, capsys):
+@pytest.mark.parametrize("which", ["optimizer", "d_optimizer"])
+def test_what_is_not_finite_stops_the_training_and_is_not_kept(which, tmp_path):
     import dcgan_general
 
-    bad = keras.optimizers.SGD(1e38)
     gan = dcgan_general.DCGAN(
         save_path=tmp_path / "run", img_size=(8, 8, 3), depth=1, increment=2,
-        d_optimizer=bad, batch_size=2,
+        batch_size=2, **{which: keras.optimizers.SGD(1e38)},
     )  # fmt: skip
     pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-    with pytest.raises(utils.InputError, match="not finite at step"):
+    with pytest.raises(utils.InputError, match=r"not finite at step \d+"):
         gan.train(pictures, epochs=9)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        values = map(np.asarray, checkpoint_at(path).values())
+        values = [value for value in values if value.dtype == np.float32]
+        assert len(values) > 10 and all(np.isfinite(value).all() for value in values)
+    with Image.open(max((tmp_path / "run" / "samples").iterdir())) as sheet:
+        assert np.asarray(sheet).std() > 0
+    if (file := tmp_path / "run" / "generator.keras").exists():
+        weights = keras.models.load_model(file).get_weights()
+        assert all(np.isfinite(value).all() for value in weights)

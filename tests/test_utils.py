@@ -2,13 +2,19 @@
 
 import argparse
 import gzip
+import io
 import os
+import shutil
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import utils
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -142,6 +148,236 @@ def test_results_among_the_pictures_are_left_out(folder):
     assert len(utils.find_pictures(folder)) == 12
     (folder / "runs" / "shoes" / "settings.json").write_text("{}")
     assert len(utils.find_pictures(folder)) == 11
+
+
+def test_hidden_files_and_folders_are_left_out(folder):
+    save(folder / "._Picture 0.jpg", RED)
+    save(folder / ".trash" / "x.png", RED)
+    assert len(utils.find_pictures(folder)) == 11
+
+
+def test_strange_names(tmp_path):
+    names = ["ピカチュウ", "Покемон", "a b", "x" * 200, "-rf", "'\"$(", "é", "e\u0301"]
+    names += ["two\nlines", os.fsdecode(b"\xff\xfe")] if os.name == "posix" else []
+    for name in names:
+        try:
+            save(tmp_path / "in" / f"{name}.PNG", RED)
+        except OSError:  # not on this disk
+            continue
+        (tmp_path / "in" / f"bad {name[:150]}.png").write_bytes(b"")
+    images, skipped = utils.load_images(tmp_path / "in", (4, 4, 3), cache=tmp_path)
+    assert len(images) == len(skipped) > 5 and not any("\n" in s for s in skipped)
+    assert utils.load_images(tmp_path / "in", (4, 4, 3), cache=tmp_path)[1] == skipped
+
+
+needs_links = pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
+
+
+@needs_links
+def test_links_are_followed_and_loops_end(folder, tmp_path):
+    other = tmp_path / "other"
+    save(other / "x.png", RED)
+    (folder / "linked").symlink_to(other)
+    (folder / "a" / "up").symlink_to(folder)
+    (folder / "self.jpg").symlink_to(folder / "self.jpg")
+    (other / "twin").symlink_to(folder / "b")
+    images, skipped = utils.load_images(folder, (8, 8, 3))
+    assert len(images) == 12
+    assert [Path(line.split(": ")[0]).name for line in skipped] == ["self.jpg"]
+
+
+@needs_links
+def test_pipes_devices_and_folders_named_like_pictures(folder):
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "folder.gif").mkdir()
+    images, skipped = utils.load_images(folder, (8, 8, 3))
+    assert len(images) == 11 and len(skipped) == 2 and "no file" in skipped[0]
+
+
+@needs_links
+def test_what_one_may_not_read_is_skipped_and_named(folder):
+    save(folder / "locked" / "x.png", RED)
+    utils.load_images(folder, (8, 8, 3))  # whatever is imported for it, is
+    with tempfile.TemporaryDirectory() as place:  # one that all may enter
+        os.chmod(place, 0o755)
+        shutil.move(folder, place)
+        pictures = Path(place, "pictures")
+        (pictures / "Picture 0.jpg").chmod(0)
+        (pictures / "locked").chmod(0)
+        root = os.geteuid() == 0  # who may read all
+        try:
+            if root:
+                os.seteuid(65534)
+            images, skipped = utils.load_images(pictures, (8, 8, 3))
+        finally:
+            if root:
+                os.seteuid(0)
+            (pictures / "locked").chmod(0o755)
+    assert len(images) == 10 and len(skipped) == 2
+    assert "Picture 0.jpg: PermissionError" in skipped[0] and "locked: " in skipped[1]
+
+
+@pytest.mark.parametrize("how", ["vanishes", "is cut", "grows"])
+def test_a_file_that_changes_while_the_folder_is_read(how, folder, monkeypatch):
+    victim, read = folder / "a" / "Picture 4.jpg", utils.try_fit
+
+    def read_later(item, **options):
+        if item == victim and how == "vanishes":
+            victim.unlink()
+        elif item == victim:
+            data = victim.read_bytes()
+            victim.write_bytes(data[:200] if how == "is cut" else data + data)
+        return read(item, **options)
+
+    monkeypatch.setattr(utils, "try_fit", read_later)
+    images, skipped = utils.load_images(folder, (8, 8, 3))
+    assert (len(images), len(skipped)) == ((11, 0) if how == "grows" else (10, 1))
+
+
+def test_embedded_colour_profiles_are_heeded(tmp_path):
+    """In this one, sRGB with red and blue exchanged, red means blue."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = srgb.replace(b"rXYZ", b"####").replace(b"bXYZ", b"rXYZ")
+    profile = profile.replace(b"####", b"bXYZ")
+    profile = profile.replace("sRGB".encode("utf-16-be"), "Test".encode("utf-16-be"))
+    save(tmp_path / "a" / "x.png", RED, (16, 16), icc_profile=profile)
+    assert close(load_one(tmp_path / "a" / "x.png"), (0, 0, 255))
+    save(tmp_path / "b" / "x.png", RED, (16, 16), icc_profile=srgb)
+    assert (load_one(tmp_path / "b" / "x.png") == RED).all()
+    save(tmp_path / "c" / "x.png", RED, (16, 16), icc_profile=b"nonsense")
+    assert (load_one(tmp_path / "c" / "x.png") == RED).all()
+
+
+def test_an_extreme_crop_takes_no_memory(tmp_path):
+    save(tmp_path / "in" / "x.png", RED, (200_000, 1))
+    assert close(load_one(tmp_path / "in" / "x.png", (256, 256, 3), fit="crop"), RED)
+
+
+def forbid_decoding(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(utils, "decode", fail)
+
+
+def test_the_cache_is_used_as_long_as_nothing_changes(folder, tmp_path, monkeypatch):
+    (folder / "broken.jpg").write_text("no picture")
+    plain, skipped = utils.load_images(folder, (8, 9, 3))
+    cache = tmp_path / "cache"
+    for _ in range(2):  # the second time without decoding
+        images, again = utils.load_images(folder, (8, 9, 3), cache=cache)
+        assert isinstance(images, np.memmap) and images.dtype == np.uint8
+        assert np.array_equal(images, plain) and again == skipped
+        forbid_decoding(monkeypatch)
+
+
+def changed(folder, how):
+    file = folder / "Picture 0.jpg"
+    if how == "another file":
+        save(folder / "z.png", RED)
+    elif how == "one less":
+        file.unlink()
+    elif how == "another name":
+        file.rename(folder / "Picture 0b.jpg")
+    elif how == "touched":
+        os.utime(file, (1, 1))
+    elif how == "other pixels":
+        before = file.stat()
+        file.write_bytes(file.read_bytes()[:-2] + b"  ")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "how", ["another file", "one less", "another name", "touched", "other pixels",
+            "shape", "fit", "background", "cut", "no list"],
+)  # fmt: skip
+def test_the_cache_is_made_anew_when_something_changes(how, folder, tmp_path):
+    shape, options, cache = (8, 9, 3), {}, tmp_path / "cache"
+    utils.load_images(folder, shape, cache=cache)
+    if how in ("cut", "no list"):
+        files = list(cache.glob("*.bin" if how == "cut" else "*.json"))
+        files[0].write_bytes(files[0].read_bytes()[:-1])
+    elif how == "shape":
+        shape = (9, 8, 3)
+    elif how in ("fit", "background"):
+        options = {how: {"fit": "crop", "background": "red"}[how]}
+    else:
+        time.sleep(0.01)
+        changed(folder, how)
+    plain, _ = utils.load_images(folder, shape, **options)
+    decoded, decode = [], utils.decode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "decode", lambda *a: decoded.append(1) or decode(*a))
+        images, _ = utils.load_images(folder, shape, **options, cache=cache)
+    assert decoded and np.array_equal(images, plain)
+
+
+def test_one_run_keeps_one_cache_and_shares_none(folder, tmp_path):
+    parser = utils.Parser("shoe_gan", "", batch_size=4, length="")
+    out, shared = tmp_path / "run", tmp_path / "shared"
+    for where, left in ((["--out", out], 1), (["--out", out, "--cache", shared], 2)):
+        for fit in ("pad", "crop"):
+            options = ["--images", folder, "--fit", fit, *where]
+            utils.training_images(parser.parse_args(map(str, options)), (8, 8, 3))
+        place = shared if left == 2 else out
+        assert len(list(place.glob("pictures-*.bin"))) == left
+
+
+def test_batches_of_cached_pictures_are_the_same_and_outlive_the_file(folder, tmp_path):
+    plain, _ = utils.load_images(folder, (8, 8, 3))
+    images, _ = utils.load_images(folder, (8, 8, 3), cache=tmp_path)
+    stream = utils.batches(images, 4, seed=3)
+    first = next(stream)
+    if os.name == "posix":
+        Path(images.filename).unlink()
+    rest = [first, *(next(stream) for _ in range(6))]
+    assert all(map(np.array_equal, rest, take(7, plain, 4, seed=3)))
+
+
+MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV",
+         "I", "I;16", "F", "La", "RGBa", "RGBX"]  # fmt: skip
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_give_a_right_array_or_a_right_error(data):
+    """Random pictures of every mode and format, some with bytes changed or cut off."""
+    draw = data.draw
+    shape = draw(st.tuples(*[st.integers(1, 20)] * 2, st.sampled_from([1, 3])))
+    fit, kinds = draw(st.sampled_from(["pad", "crop"])), ["png", "jpeg", "gif", "tiff"]
+    count = draw(st.integers(0, 4))
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(count):
+            size = draw(st.tuples(*[st.integers(1, 300)] * 2))
+            noise = np.random.default_rng(i).integers(0, 256, (*size, 4), np.uint8)
+            picture = Image.fromarray(noise, "RGBA")
+            mode, file = draw(st.sampled_from(MODES)), io.BytesIO()
+            kind = draw(st.sampled_from([*kinds, "webp", "bmp"]))
+            try:
+                picture.convert(mode).save(file, kind)
+            except (OSError, ValueError, KeyError):  # no such conversion, no such file
+                picture.convert("RGB").save(file, kind)
+            content = bytearray(file.getvalue())
+            for _ in range(draw(st.sampled_from([0, 0, 1, 20]))):
+                content[draw(st.integers(0, len(content) - 1))] = draw(
+                    st.integers(0, 255)
+                )
+            if draw(st.booleans()):
+                del content[draw(st.integers(0, len(content))) :]
+            kind = draw(st.sampled_from([kind, "png"]))
+            Path(folder, f"{i}.{kind}").write_bytes(content)
+        cache = Path(folder, "cache") if draw(st.booleans()) else None
+        try:
+            images, skipped = utils.load_images(folder, shape, fit, cache=cache)
+        except utils.InputError as error:
+            assert "\n" not in str(error)
+            assert count == 0 or f"none of {count} files" in str(error)
+        else:
+            assert images.shape == (count - len(skipped), *shape) and len(images)
+            assert images.dtype == np.uint8
+            assert all(line.count(": ") for line in skipped)
+            del images  # Windows deletes no file that is mapped
 
 
 def test_large_jpegs_look_as_if_decoded_in_full(tmp_path):
