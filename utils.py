@@ -651,14 +651,14 @@ def replacing(path):
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        if os.name != "nt" or not (
-            isinstance(error, PermissionError) and path.exists()
-        ):
-            raise InputError(
-                f"{path} cannot be written ({error.strerror or error}): mend that, and "
-                "the same command goes on from the last checkpoint there is"
-            ) from None
-        print(f"warning     {path} cannot be renewed: is it open elsewhere?")
+        shown = isinstance(error, PermissionError) and path.exists()
+        if os.name == "nt" and shown:  # by another program, which locks it
+            print(f"warning     {path} cannot be renewed: is it open elsewhere?")
+            return
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): mend that, and the "
+            "same command goes on from the last checkpoint there is"
+        ) from None
     finally:
         remove(temporary)
 
@@ -810,8 +810,11 @@ class Recorder(keras.callbacks.Callback):
         final = self.step if self.step >= self.total else None  # all done already
         table = self.out / "losses.csv"
         if self.step and table.exists():
-            with open(table, newline="", encoding="utf-8") as file:
-                rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
+            try:
+                with open(table, newline="", encoding="utf-8") as file:
+                    rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
+            except (KeyError, ValueError):
+                raise InputError(f"{table} was changed: mend or delete it") from None
             rows = [(n, row) for n, row in rows if self.wants_row(n) or n == final]
             self.rows = [row for n, row in rows if n <= self.step]
         for step, path in self.sheets():
