@@ -35,7 +35,11 @@ Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
-import utils  # first: keeps TensorFlow's start quiet
+try:
+    import utils  # first: keeps TensorFlow's start quiet
+except ModuleNotFoundError as error:
+    hint = "copy utils.py beside this script, install the rest with requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import tensorflow as tf
@@ -233,6 +237,8 @@ def main(argv=None):
     if not (args.epochs or args.steps):
         args.steps = STEPS
     utils.prepare(args)
+    if args.generate or args.walk:
+        return utils.generate(args)
     images = utils.training_images(args, IMAGE_SHAPE)
     utils.train(
         DCGAN256(args.seed),
@@ -240,6 +246,7 @@ def main(argv=None):
         args,
         sheet_size=SHEET,
         sample_every=SAMPLE_EVERY,
+        latent="uniform",
         value_range=(0, 1),
         real_batch_size=args.batch_size // 2,
         uniform=True,  # [D1]

@@ -41,7 +41,11 @@ Verdict: see the results in README.md.
 # %% Imports and settings
 from pathlib import Path
 
-import utils  # before keras: keeps TensorFlow's start quiet
+try:
+    import utils  # before keras: keeps TensorFlow's start quiet
+except ModuleNotFoundError as error:
+    hint = "copy utils.py beside this script, install the rest with requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import numpy as np
@@ -253,6 +257,7 @@ class DCGAN(keras.Model):
             args,
             sheet_size=SHEET,
             sample_every_epochs=SAMPLE_EVERY_EPOCHS,
+            latent="uniform",
         )
 
 
@@ -289,6 +294,8 @@ def main(argv=None):
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
     utils.prepare(args)
+    if args.generate or args.walk:
+        return utils.generate(args)
     names = ["kernel_size", "stride", "input_size", "img_size", "dropout", "depth"]
     names += ["increment", "batch_size", "seed"]
     gan = DCGAN(

@@ -34,7 +34,11 @@ Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
-import utils  # first: keeps TensorFlow's start quiet
+try:
+    import utils  # first: keeps TensorFlow's start quiet
+except ModuleNotFoundError as error:
+    hint = "copy utils.py beside this script, install the rest with requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import numpy as np
@@ -196,6 +200,8 @@ def main(argv=None):
     if not (args.epochs or args.steps):
         args.steps = STEPS.get(args.dataset, STEPS["mnist"])
     utils.prepare(args)
+    if args.generate or args.walk:
+        return utils.generate(args)
     source = download(args.dataset) if args.dataset else args.images
     images = utils.training_images(args, (*args.img_size, 1), source)  # [D4]
     utils.train(

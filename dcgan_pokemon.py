@@ -31,7 +31,11 @@ Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
-import utils  # first: keeps TensorFlow's start quiet
+try:
+    import utils  # first: keeps TensorFlow's start quiet
+except ModuleNotFoundError as error:
+    hint = "copy utils.py beside this script, install the rest with requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import tensorflow as tf
@@ -159,6 +163,8 @@ def main(argv=None):
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
     utils.prepare(args)
+    if args.generate or args.walk:
+        return utils.generate(args)
     images = utils.training_images(args, IMAGE_SHAPE)  # [D3] [D6]
     utils.train(
         PokemonGAN(args.double_sigmoid, args.seed),

@@ -35,7 +35,11 @@ Verdict: see the results in README.md.
 """
 
 # %% Imports and settings
-import utils  # first: keeps TensorFlow's start quiet
+try:
+    import utils  # first: keeps TensorFlow's start quiet
+except ModuleNotFoundError as error:
+    hint = "copy utils.py beside this script, install the rest with requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import tensorflow as tf
@@ -212,6 +216,8 @@ def main(argv=None):
     if not (args.epochs or args.steps):
         args.epochs = EXPERIMENTS[args.experiment][0]
     utils.prepare(args)
+    if args.generate or args.walk:
+        return utils.generate(args)
     images = utils.training_images(args, IMAGE_SHAPE)  # [D5]
     gan = ShoeGAN(args.experiment, args.seed)
     utils.train(

@@ -1,4 +1,5 @@
-"""What the scripts share: options, reading pictures, running fit(), keeping results.
+"""What the scripts share: options, reading pictures, running fit(), keeping results,
+and drawing pictures with a finished generator.
 
 Nothing in here is needed to understand a GAN: every network, label and update stands in
 the scripts. Pictures are uint8 arrays (N, height, width, channels), 0-255, channels 3
@@ -70,6 +71,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TOY_PICTURES = 2000
 MANY_SHEETS = 1000  # after so many only every 2nd is drawn, after 2000 every 4th ...
 MAX_FRAMES = 60  # of training.gif
+WALK_FRAMES = 120  # of walk.gif, at 20 a second
 KEEP_SECONDS = 600  # from one keeping of results to the next, at most
 
 
@@ -85,8 +87,11 @@ def plain_errors(main):
 
     @functools.wraps(main)
     def wrapper(argv=None):
+        status = 2
         try:
             return main(argv)
+        except SystemExit as end:  # argparse's, after its own line
+            status = end.code
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
         except OSError as error:
@@ -97,7 +102,8 @@ def plain_errors(main):
             print(f"error: out of memory: {hint}", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
-        raise SystemExit(2)
+        if not in_notebook():  # which would make a warning of it
+            raise SystemExit(status)
 
     return wrapper
 
@@ -164,6 +170,9 @@ class Parser(argparse.ArgumentParser):
         length = {"type": number(high=10**9), "metavar": "N"}
         either.add_argument("--epochs", **length, help=passes)
         either.add_argument("--steps", **length, help="or in steps")
+        singles = "no training: draw N single pictures with the generator in --out"
+        either.add_argument("--generate", **length, help=singles)
+        add("--walk", action="store_true", help="and a GIF of a walk through z")
         some, size = number(high=2**16), "pictures per step"
         add("--batch-size", type=some, default=batch_size, metavar="N", help=size)
         seed = number(low=0, high=2**31 - 1)
@@ -564,7 +573,8 @@ def batches(images, batch_size, seed, start_step=0, uniform=False):
 
 
 def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epochs=None,
-          value_range=(-1, 1), real_batch_size=None, uniform=False):  # fmt: skip
+          latent="normal", value_range=(-1, 1), real_batch_size=None,
+          uniform=False):  # fmt: skip
     """Run gan.fit() and keep what it gives in args.out; go on with what lies there.
 
     Args:
@@ -574,7 +584,7 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
         args: parsed options (out, epochs or steps, batch_size, seed, fresh).
         sheet_size: (rows, columns) of the sheets of samples.
         sample_every, sample_every_epochs: a sheet each so many steps or epochs.
-        value_range: of the generator's output.
+        latent, value_range: kind of z, and range of the generator's output.
         real_batch_size: real pictures per step, if not args.batch_size.
         uniform: draw pictures with replacement, in place of shuffled epochs.
 
@@ -599,10 +609,10 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
     if not GPUS and images[0].size >= 256 * 256 * 3:
         print("warning     pictures of this size want a GPU; a CPU takes days")
     print(f"output      {args.out}{os.sep}", flush=True)
-    recorder = Recorder(
-        gan, images, args, total, steps_per_epoch,
-        sample_every or sample_every_epochs * steps_per_epoch, sheet_size, value_range,
-    )  # fmt: skip
+    every = sample_every or sample_every_epochs * steps_per_epoch
+    facts = {"pictures": len(images), "sheet": sheet_size, "latent": latent,
+             "value_range": value_range}  # fmt: skip
+    recorder = Recorder(gan, images, args, total, steps_per_epoch, every, facts)
     signature = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
     options = tf.data.Options()
     options.autotune.enabled = False  # it delays the end of fit()
@@ -623,7 +633,7 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
                 epochs=math.ceil(total / steps_per_epoch),
                 callbacks=[recorder],
                 shuffle=False,
-                verbose=int(recorder.interactive),
+                verbose=int(sys.stdout.isatty() and not recorder.live),
             )
         recorder.save_checkpoint()
         recorder.save_results()
@@ -688,7 +698,9 @@ def run_settings(args, **more):
     Raises:
         InputError: the output folder holds a run with other settings.
     """
-    new = {name: value for name, value in vars(args).items() if name != "fresh"} | more
+    passing = {"fresh", "generate", "walk"}
+    new = {name: value for name, value in vars(args).items() if name not in passing}
+    new |= more
     if args.images:
         new["images"] = os.path.abspath(args.images)
     versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
@@ -715,18 +727,17 @@ class Recorder(keras.callbacks.Callback):
     that goes on from it is, on a CPU, the uninterrupted one bit for bit.
     """
 
-    def __init__(self, gan, images, args, total, steps_per_epoch, sample_every,
-                 sheet_size, value_range):  # fmt: skip
+    def __init__(self, gan, images, args, total, steps_per_epoch, sample_every, facts):
         super().__init__()
-        self.gan, self.out, self.value_range = gan, args.out, value_range
+        self.gan, self.out, self.value_range = gan, args.out, facts["value_range"]
         self.total, self.steps_per_epoch = total, steps_per_epoch
-        self.sample_every, self.columns = sample_every, sheet_size[1]
-        self.interactive = sys.stdout.isatty() or in_notebook()
+        self.sample_every, (rows, self.columns) = sample_every, facts["sheet"]
         self.stopped, self.pause_at, self.due_at, self.rows = "", total, 0.0, []
+        self.epochs_won = self.sheets_alike = 0
         # A plain number as seed: sheets leave the random state of training alone.
-        self.z = gan.sample_z(math.prod(sheet_size), args.seed)
+        self.z = gan.sample_z(rows * self.columns, args.seed)
 
-        self.prepare_folder(args, run_settings(args, pictures=len(images)))
+        self.prepare_folder(args, run_settings(args, **facts))
         variables = gan.variables + gan.metrics_variables
         variables += gan.d_optimizer.variables + gan.g_optimizer.variables
         unique = {id(variable): variable.value for variable in variables}
@@ -737,8 +748,11 @@ class Recorder(keras.callbacks.Callback):
         self.forget_later_results()
         if self.step:
             print(f"resuming at step {self.step:,} of {total:,}", flush=True)
-        else:
-            self.save_picture("real.png", images[:64], columns=8)
+        self.live = Live() if in_notebook() else None
+        if self.live and self.step and self.sheets():
+            self.live.show(self.sheets()[-1][1])
+        if not self.step:
+            save_picture(self.out / "real.png", sheet(images[:64], columns=8))
             self.save_sheet()
 
     def prepare_folder(self, args, settings):
@@ -861,18 +875,42 @@ class Recorder(keras.callbacks.Callback):
             self.save_checkpoint()
         if due and not ends:
             self.save_results()
-        if not self.interactive and (ends or self.step % self.steps_per_epoch == 0):
-            self.print_epoch(values)
+        epoch_ends = self.step % self.steps_per_epoch == 0
+        if epoch_ends:
+            self.warn_if_d_has_won(values)
+        if self.live:
+            self.live.say(self.progress(values), self.step / self.total)
+        elif (ends or epoch_ends) and not sys.stdout.isatty():
+            print(self.progress(values), flush=True)
         self.model.stop_training = ends or self.step == self.pause_at
 
-    def print_epoch(self, values):
-        """One line for an epoch, where no terminal shows a bar."""
+    def progress(self, values):
+        """One line that says how far training is, where fit() shows no bar."""
         seconds = (time.monotonic() - self.began) / (self.step - self.began_at)
         minutes, _ = divmod(round(seconds * (self.total - self.step)), 60)
         means = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        print(f"epoch {math.ceil(self.step / self.steps_per_epoch):,}  "
-              f"step {self.step:,}/{self.total:,}  {means}  {seconds:.3g} s/step  "
-              f"{minutes // 60} h {minutes % 60:02} min left", flush=True)  # fmt: skip
+        return (f"epoch {math.ceil(self.step / self.steps_per_epoch):,}  "
+                f"step {self.step:,}/{self.total:,}  {means}  {seconds:.3g} s/step  "
+                f"{minutes // 60} h {minutes % 60:02} min left")  # fmt: skip
+
+    def warn_if_d_has_won(self, values):
+        """Once, after 3 epochs, and not less than 500 steps, of a D that is sure."""
+        won = values["d_real"] > 0.95 and values["d_fake"] < 0.05
+        before, self.epochs_won = self.epochs_won, (self.epochs_won + 1) * won
+        enough = max(3, math.ceil(500 / self.steps_per_epoch))
+        if before < enough <= self.epochs_won:
+            print(f"\nwarning     D has won for {enough} epochs: G may not catch up. "
+                  "If sheets stay bad, try --fresh with another --seed, or more "
+                  "pictures", flush=True)  # fmt: skip
+
+    def warn_if_alike(self, pictures):
+        """Once, after 3 sheets that show the same picture everywhere."""
+        alike = self.step >= 500 and pictures.std(axis=0).mean() < 3  # of 255
+        before, self.sheets_alike = self.sheets_alike, (self.sheets_alike + 1) * alike
+        if before < 3 <= self.sheets_alike:
+            print("\nwarning     the last 3 sheets show one picture all over: G has "
+                  "collapsed. Try --fresh with another --seed, or a larger "
+                  "--batch-size", flush=True)  # fmt: skip
 
     def sheets(self):
         """(step, path) of all sheets, in order."""
@@ -880,18 +918,13 @@ class Recorder(keras.callbacks.Callback):
         return sorted((int(p.stem[5:]), p) for p in paths if p.stem[5:].isdigit())
 
     def save_sheet(self):
-        """Draw the fixed z in inference mode, 16 at a time, and lay them out."""
-        parts = [self.gan.generator(self.z[i : i + 16], training=False)
-                 for i in range(0, len(self.z), 16)]  # fmt: skip
+        """Draw the fixed z and lay the pictures out."""
         name = f"samples/step_{self.step:0{max(6, len(str(self.total)))}}.png"
-        values = np.concatenate([np.asarray(part) for part in parts])
-        self.save_picture(name, to_uint8(values, self.value_range), self.columns)
-
-    def save_picture(self, name, images, columns):
-        """Write pictures (N, H, W, C) as one PNG."""
-        array = sheet(images, columns)
-        with replacing(self.out / name) as temporary:
-            imageio.imwrite(temporary, array[..., 0] if array.shape[2] == 1 else array)
+        pictures = draw(self.gan.generator, self.z, self.value_range)
+        save_picture(self.out / name, sheet(pictures, self.columns))
+        self.warn_if_alike(pictures)
+        if self.live:
+            self.live.show(self.out / name)
 
     def save_results(self):
         """Write losses.png, training.gif and generator.keras; set the next time."""
@@ -926,6 +959,33 @@ class Recorder(keras.callbacks.Callback):
             signal.signal(signal.SIGINT, before)
 
 
+class Live:
+    """In a notebook: a bar and a line, below it the newest sheet, replaced in place."""
+
+    def __init__(self):
+        from IPython import display  # there where it is needed
+
+        self.display, self.said_at = display, 0.0
+        self.line = display.display(display.Pretty(""), display_id=True)
+        self.picture = display.display(display.Pretty(""), display_id=True)
+
+    def say(self, text, share):
+        """Show a bar for the share done, 0 to 1, and a text; twice a second at most."""
+        if share == 1 or time.monotonic() > self.said_at + 0.5:
+            bar = "=" * round(40 * share)
+            self.line.update(self.display.Pretty(f"[{bar:.<40}]\n{text}"))
+            self.said_at = time.monotonic()
+
+    def show(self, path):
+        self.picture.update(self.display.Image(filename=path))
+
+
+def save_picture(path, array):
+    """Write uint8 (H, W, 3 or 1) as PNG."""
+    with replacing(path) as temporary:
+        imageio.imwrite(temporary, array[..., 0] if array.shape[2] == 1 else array)
+
+
 def save_gif(path, sheets):
     """Make a GIF of at most MAX_FRAMES of the sheets (paths), the last one included."""
     frames = []
@@ -952,3 +1012,112 @@ def plot_losses(path, rows):
     above.set(ylabel="loss")
     below.set(ylabel="mean probability of real", xlabel="step", ylim=(0, 1))
     figure.savefig(path)
+
+
+# ------------------------------------------------------------- after the training
+
+
+def generate(args):
+    """Draw pictures with the generator of a run: no training, no training pictures.
+
+    Writes args.generate single pictures 0000.png ..., a sheet of the first 100, and a
+    GIF for args.walk, to generated/seed_N in args.out. A smaller number gives the first
+    of a larger; the seed of the run gives first those of its sheets.
+
+    Args:
+        args: parsed options (out, seed, generate or None, walk).
+
+    Raises:
+        InputError: there is no generator yet, or no room for pictures.
+    """
+    generator, facts = load_generator(args.out)
+    folder, count = args.out / "generated" / f"seed_{args.seed}", args.generate or 0
+    remove(folder)
+    folder.mkdir(parents=True)
+    chunk, first = math.prod(facts["sheet"]), []
+    bar = keras.utils.Progbar(count or 1, unit_name="picture")
+    for start in range(0, count, chunk):  # memory for one chunk, however many
+        seed = (args.seed + start * 1_000_003) % 2**31
+        z = sample_latent(facts["latent"], chunk, generator.input_shape[1], seed)
+        pictures = draw(generator, z[: count - start], facts["value_range"])
+        for i, picture in enumerate(pictures, start):
+            name = f"{i:0{max(4, len(str(count - 1)))}}.png"
+            imageio.imwrite(folder / name, picture.squeeze())
+        first += list(pictures[: max(0, 100 - start)])
+        if sys.stdout.isatty() or in_notebook():
+            bar.update(start + len(pictures))
+    if first:
+        columns = math.ceil(math.sqrt(len(first)))
+        save_picture(folder / "sheet.png", sheet(np.stack(first), columns))
+    if args.walk:
+        save_walk(folder / "walk.gif", generator, facts, args.seed)
+    walk = " and walk.gif" if args.walk else ""
+    print(f"done: {count:,} pictures{walk} are in {folder}{os.sep}")
+
+
+def load_generator(folder):
+    """The generator of the run in a folder, and the facts to use it with.
+
+    Returns:
+        (generator, facts): a keras.Model; a dict with latent ("normal" or "uniform"),
+        value_range (low, high) and sheet (rows, columns).
+
+    Raises:
+        InputError: there is none yet, or it cannot be read.
+    """
+    path = Path(folder, "generator.keras")
+    if not path.exists():
+        raise InputError(
+            f"there is no generator in {folder} yet: train first, or name the folder "
+            "of another run"
+        )
+    try:
+        facts = json.loads(Path(folder, "settings.json").read_text("utf-8"))
+        facts = {name: facts[name] for name in ("latent", "value_range", "sheet")}
+        return keras.models.load_model(path, compile=False), facts
+    except Exception:  # Keras raises of every kind on broken files
+        raise InputError(
+            f"{path}, or settings.json beside it, cannot be read: give the command of "
+            "the training again, it writes them anew"
+        ) from None
+
+
+def sample_latent(latent, n, latent_dim, seed):
+    """z, float32 (n, latent_dim): standard "normal", or "uniform" in [-1, 1]."""
+    if latent == "uniform":
+        return keras.random.uniform((n, latent_dim), -1, 1, seed=seed)
+    return keras.random.normal((n, latent_dim), seed=seed)
+
+
+def draw(generator, z, value_range) -> np.ndarray:
+    """uint8 pictures (N, H, W, C) from z (N, latent_dim), in inference mode."""
+    parts = [generator(z[i : i + 16], training=False) for i in range(0, len(z), 16)]
+    return np.concatenate([to_uint8(part, value_range) for part in parts])
+
+
+def walk(latent, walks, frames, latent_dim, seed) -> np.ndarray:
+    """Smooth closed ways through latent space, float32 (frames, walks, latent_dim).
+
+    Each coordinate is a sum of waves with one and two periods, so that the last frame
+    leads to the first as any to its next. Normal z stay on the sphere near which nearly
+    all z lie, of radius sqrt(latent_dim); uniform z come from normal ones by their
+    distribution function, and stay inside the cube.
+    """
+    angles = math.tau * np.arange(frames) / frames
+    waves = [wave(k * angles) for k in (1, 2) for wave in (np.cos, np.sin)]
+    amplitudes = np.random.default_rng(seed).normal(size=(4, walks, latent_dim))
+    z = np.einsum("kf,kwd->fwd", waves, amplitudes) / math.sqrt(2)
+    if latent == "uniform":
+        return np.asarray(tf.math.erf(z / math.sqrt(2)), np.float32)
+    radii = np.linalg.norm(z, axis=2, keepdims=True)
+    return np.float32(z * math.sqrt(latent_dim) / radii)
+
+
+def save_walk(path, generator, facts, seed):
+    """A GIF of walks side by side, as many as fit in 256 pixels, at most 4 × 4."""
+    side = min(4, max(1, 256 // max(generator.output_shape[1:3])))
+    z = walk(facts["latent"], side**2, WALK_FRAMES, generator.input_shape[1], seed)
+    frames = [sheet(draw(generator, one, facts["value_range"]), side) for one in z]
+    frames = [np.repeat(f, 3, axis=2) if f.shape[2] == 1 else f for f in frames]
+    with replacing(path) as temporary:
+        imageio.imwrite(temporary, frames, extension=".gif", duration=50, loop=0)
