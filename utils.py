@@ -20,6 +20,7 @@ import math
 import mmap
 import os
 import platform
+import re
 import shutil
 import signal
 import stat
@@ -56,18 +57,27 @@ def quiet():
         os.close(null)
 
 
-with quiet():
-    import keras
-    import tensorflow as tf
+try:
+    with quiet():
+        import keras
+        import tensorflow as tf
 
-    GPUS = tf.config.list_physical_devices("GPU")
+        GPUS = tf.config.list_physical_devices("GPU")
+except KeyboardInterrupt:  # it takes some seconds
+    raise SystemExit("stopped") from None
 
+keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
+keras.config.set_image_data_format("channels_last")
 if not GPUS:  # determinism is free on a CPU, slow on a GPU, and not all there
     tf.config.experimental.enable_op_determinism()
 
 warnings.filterwarnings("ignore", module="PIL")  # a line for each odd picture
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+CACHE_NAME = re.compile(r"pictures-[0-9a-f]{16}\.(bin|json)")
+SHEET_NAME = re.compile(r"step_([0-9]{6,})\.png")
+CHECKPOINT_NAME = re.compile(r"step_[0-9]{10}")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif",
+              ".tiff")  # fmt: skip
 TOY_PICTURES = 2000
 MANY_SHEETS = 1000  # after so many only every 2nd is drawn, after 2000 every 4th ...
 MAX_FRAMES = 60  # of training.gif
@@ -88,6 +98,9 @@ def plain_errors(main):
     @functools.wraps(main)
     def wrapper(argv=None):
         status = 2
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):  # not in notebooks
+                stream.reconfigure(errors="backslashreplace")
         try:
             return main(argv)
         except SystemExit as end:  # argparse's, after its own line
@@ -98,7 +111,7 @@ def plain_errors(main):
             where = f"cannot use {error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         except (MemoryError, tf.errors.ResourceExhaustedError):
-            hint = "try a smaller --batch-size, or smaller pictures or networks"
+            hint = "try a smaller --batch-size, smaller pictures or networks"
             print(f"error: out of memory: {hint}", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -111,6 +124,17 @@ def plain_errors(main):
 def in_notebook() -> bool:
     """Whether this runs in a Jupyter kernel."""
     return "ipykernel" in sys.modules
+
+
+def on_terminal() -> bool:
+    """Whether what is printed appears on a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def say(text):
+    """Print a line. If nobody listens any more, that is no reason to stop training."""
+    with contextlib.suppress(OSError, RuntimeError):  # a closed pipe; within a print
+        print(text, flush=True)
 
 
 def number(kind=int, low=1, high=math.inf):
@@ -189,7 +213,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, argv=None):
         if argv is None and "kernel_launcher" in sys.argv[0]:
             argv = []  # in a notebook sys.argv belongs to the kernel
-        return super().parse_args(argv)
+        args = super().parse_args(argv)
+        args.script = self.prog
+        return args
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
@@ -222,26 +248,23 @@ def training_images(args, shape, source=None) -> np.ndarray:
     """
     device = f"{len(GPUS)} GPU" if GPUS else f"CPU ({os.cpu_count()} cores)"
     versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
-    print(f"versions    {versions}, Python {platform.python_version()}, {device}")
+    say(f"versions    {versions}, Python {platform.python_version()}, {device}")
     size = "x".join(map(str, shape))
     source = args.images if source is None else source
-    if source is not None and args.images and args.out.exists():
-        if os.path.exists(args.images) and os.path.samefile(args.images, args.out):
-            raise InputError("--images and --out are the same folder: choose another")
     run_settings(args)  # an error for the wrong folder, before hours of reading
     if source is None:
-        print(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py")
-        print("            (your own: --images FOLDER)")
+        say(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py")
+        say("            (your own: --images FOLDER)")
         return toy_images(TOY_PICTURES, shape, args.seed)
     cache = args.cache or args.out
     images, skipped = load_images(source, shape, args.fit, args.background, cache)
-    print(f"pictures    {len(images):,} of {size}")
+    say(f"pictures    {len(images):,} of {size}")
     if isinstance(images, np.memmap):
         kept = Path(images.filename)
-        print(f"cache       {cache / kept.name} ({images.nbytes / 1e6:,.0f} MB)")
+        say(f"cache       {cache / kept.name} ({images.nbytes / 1e6:,.0f} MB)")
         if cache == args.out:  # one run, one cache
-            for old in set(args.out.glob("pictures-*")):
-                if old.stem != kept.stem:
+            for old in args.out.glob("pictures-*"):
+                if CACHE_NAME.fullmatch(old.name) and old.stem != kept.stem:
                     old.unlink()
     listing = args.out / "skipped.txt"
     listing.unlink(missing_ok=True)
@@ -249,7 +272,7 @@ def training_images(args, shape, source=None) -> np.ndarray:
         args.out.mkdir(parents=True, exist_ok=True)
         text = "".join(f"{line}\n" for line in skipped)
         listing.write_text(text, encoding="utf-8", errors="backslashreplace")
-        print(f"skipped     {len(skipped):,} unreadable files, listed in {listing}")
+        say(f"skipped     {len(skipped):,} unreadable files, listed in {listing}")
     return images
 
 
@@ -298,12 +321,15 @@ def load_images(source, shape, fit="pad", background="white", cache=None):
 
     def cached():
         skipped = json.loads(listing.read_text("utf-8"))
-        count = len(items) - len(skipped)
-        return np.memmap(path, np.uint8, "r", shape=(count, *shape)), skipped
+        file, count = open(path, "rb"), len(items) - len(skipped)
+        images = np.memmap(file, np.uint8, "r", shape=(count, *shape))
+        images.file = file  # for batches()
+        return images, skipped
 
-    with contextlib.suppress(OSError, ValueError):  # missing, or cut off
+    with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or damaged
         return cached()
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, older_than=3600)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         skipped = decode(items, file, shape, fit, background)
     with replacing(listing) as temporary:
@@ -350,7 +376,8 @@ def find_pictures(folder) -> list[Path]:
         here = os.stat(root)
         done = (here.st_dev, here.st_ino) in seen  # by a link, maybe a loop of them
         seen.add((here.st_dev, here.st_ino))
-        if done or ("settings.json" in names and root != str(folder)):
+        results = "settings.json" in names and "samples" in folders
+        if done or (results and root != str(folder)):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -392,18 +419,22 @@ def read_array(source) -> np.ndarray:
         try:
             if path.suffix in (".npy", ".npz"):
                 array = np.load(path, allow_pickle=False)
-                if path.suffix == ".npz":
-                    array = max((array[name] for name in array.files), key=np.size)
+                if not isinstance(array, np.ndarray):  # .npz: several, by name
+                    arrays = [array[name] for name in array.files]
+                    array = max(arrays, key=lambda array: np.asarray(array).size)
             else:
                 array = read_idx(path.read_bytes())
-        except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
-            hint = f"{source} is no folder and no .npy, .npz or IDX file ({error})"
+        except (ValueError, EOFError, OSError, BadZipFile, zlib.error, IndexError) as e:
+            hint = f"{source} is no folder and no .npy, .npz or IDX file ({e})"
             raise InputError(hint) from None
+    array = np.asarray(array)
     array = array[..., np.newaxis] if array.ndim == 3 else array
     if array.ndim != 4 or not array.size or array.shape[3] not in (1, 3):
         wanted = "(N, height, width) or (N, height, width, 1 or 3)"
         raise InputError(f"the array has shape {array.shape}, not {wanted}")
-    if array.dtype == np.uint8:
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"the array is of {array.dtype}, not of numbers")
+    if array.dtype == np.uint8 and array.max() > 1:
         return array
     low, high = float(array.min()), float(array.max())
     if not (-1 <= low <= high <= 1 or 0 <= low <= high <= 255):
@@ -558,7 +589,7 @@ def batches(images, batch_size, seed, start_step=0, uniform=False):
     """
     steps_per_epoch = math.ceil(len(images) / batch_size)
     epoch, first = divmod(start_step, steps_per_epoch)
-    file = open(images.filename, "rb") if isinstance(images, np.memmap) else None
+    file = getattr(images, "file", None)
     while True:
         rng = np.random.default_rng((seed, epoch))
         if uniform:
@@ -603,16 +634,33 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
     gan.compile(optimizer=None, jit_compile=bool(GPUS))  # XLA: slower on a CPU
 
     parameters = [net.count_params() for net in (gan.generator, gan.discriminator)]
-    print("networks    G {:,} parameters, D {:,}".format(*parameters))
+    say("networks    G {:,} parameters, D {:,}".format(*parameters))
     epochs = f"{total / steps_per_epoch:,.4g} epochs of {steps_per_epoch:,}"
-    print(f"training    {total:,} steps of {batch_size} pictures: {epochs}")
+    say(f"training    {total:,} steps of {batch_size} pictures: {epochs}")
     if not GPUS and images[0].size >= 256 * 256 * 3:
-        print("warning     pictures of this size want a GPU; a CPU takes days")
-    print(f"output      {args.out}{os.sep}", flush=True)
+        say("warning     pictures of this size want a GPU; a CPU takes days")
+    say(f"output      {args.out}{os.sep}")
     every = sample_every or sample_every_epochs * steps_per_epoch
-    facts = {"pictures": len(images), "sheet": sheet_size, "latent": latent,
-             "value_range": value_range}  # fmt: skip
-    recorder = Recorder(gan, images, args, total, steps_per_epoch, every, facts)
+    some = images[np.linspace(0, len(images) - 1, 64).astype(int)]
+    facts = {
+        "pictures": len(images),
+        "pixels": zlib.crc32(some.tobytes()),
+        "sheet": sheet_size,
+        "latent": latent,
+        "value_range": value_range,
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(args.out):
+        recorder = Recorder(gan, images, args, total, steps_per_epoch, every, facts)
+        run(gan, images, args, recorder, batch_size, uniform)
+    results = "samples, training.gif, losses and generator.keras"
+    say(f"{recorder.stopped or 'done'} at step {recorder.step:,}: {results} are in "
+        f"{args.out}{os.sep}")  # fmt: skip
+
+
+def run(gan, images, args, recorder, batch_size, uniform):
+    """fit() to the end, or until it is stopped, and keep what comes out."""
+    total, steps_per_epoch = recorder.total, recorder.steps_per_epoch
     signature = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
     options = tf.data.Options()
     options.autotune.enabled = False  # it delays the end of fit()
@@ -633,13 +681,10 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
                 epochs=math.ceil(total / steps_per_epoch),
                 callbacks=[recorder],
                 shuffle=False,
-                verbose=int(sys.stdout.isatty() and not recorder.live),
+                verbose=int(on_terminal() and not recorder.live),
             )
         recorder.save_checkpoint()
         recorder.save_results()
-    results = "samples, training.gif, losses and generator.keras"
-    print(f"{recorder.stopped or 'done'} at step {recorder.step:,}: {results} are in "
-          f"{args.out}{os.sep}")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -663,11 +708,11 @@ def replacing(path):
     except OSError as error:
         shown = isinstance(error, PermissionError) and path.exists()
         if os.name == "nt" and shown:  # by another program, which locks it
-            print(f"warning     {path} cannot be renewed: is it open elsewhere?")
+            say(f"warning     {path} cannot be renewed: is it open elsewhere?")
             return
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}): mend that, and the "
-            "same command goes on from the last checkpoint there is"
+            f"{path} cannot be written ({error.strerror or error}): mend that, and "
+            "give the same command again"
         ) from None
     finally:
         remove(temporary)
@@ -692,6 +737,40 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
+def sweep(folder, older_than=0):
+    """Delete what killed processes left unfinished, if it is so many seconds old."""
+    for path in folder.glob(".unfinished-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than:
+                remove(path)
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Keep other processes from training in a folder at the same time.
+
+    Raises:
+        InputError: one does so. The system forgets a process that was killed.
+    """
+    with open(folder / ".lock", "a") as file:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, (BlockingIOError, PermissionError)):
+                raise InputError(
+                    f"another process trains in {folder}: wait, or take another --out"
+                ) from None
+            # A network disk, perhaps, that cannot lock.
+        yield
+
+
 def run_settings(args, **more):
     """The settings of a run, as settings.json has them.
 
@@ -701,22 +780,52 @@ def run_settings(args, **more):
     passing = {"fresh", "generate", "walk"}
     new = {name: value for name, value in vars(args).items() if name not in passing}
     new |= more
+    if not str(args.out).isprintable():
+        raise InputError(f"--out {args.out!r}: the name is not in UTF-8")
     if args.images:
-        new["images"] = os.path.abspath(args.images)
+        images, out = Path(args.images).resolve(), args.out.resolve()
+        new["images"] = str(images)
+        if images == out or out / "samples" in (images, *images.parents):
+            raise InputError(f"--images {images} is where results go: move, or --out")
     versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
     new["versions"] = {"python": platform.python_version(), **versions}
-    new, old = json.loads(json.dumps(new, default=str)), {}  # as it will be read back
-    if any((args.out / "checkpoints").glob("step_*")) and not args.fresh:
-        with contextlib.suppress(OSError, ValueError):  # missing, or damaged
-            old = json.loads((args.out / "settings.json").read_text("utf-8"))
-    may_change = {"epochs", "steps", "out", "cache", "versions"}
-    for name in sorted((old.keys() & new.keys()) - may_change):
-        if old[name] != new[name]:
+    new = json.loads(json.dumps(new, default=str))  # as it will be read back
+    old = read_settings(args.out)
+    if args.fresh or not checkpoints(args.out):
+        if not args.fresh and old and (args.out / "generator.keras").exists():
+            raise InputError(
+                f"{args.out} holds the results of a run, but no checkpoint to go on "
+                "from: take another --out, or --fresh"
+            )
+        return new
+    if not old:
+        say(f"warning     {args.out} has no settings.json: is this the same run?")
+    may_change = {"epochs", "steps", "out", "cache", "versions", "pixels"}
+    for name in sorted(
+        old.keys() & new.keys(), key=lambda name: (name != "script", name)
+    ):
+        if old[name] != new[name] and name not in may_change:
             raise InputError(
                 f"the run in {args.out} has {name} {old[name]}, not {new[name]}: use "
                 "the same, another --out, or --fresh"
             )
+    if "pixels" in new and old.get("pixels", new["pixels"]) != new["pixels"]:
+        say("warning     the pictures are not those with which the run began")
     return new
+
+
+def read_settings(folder) -> dict:
+    """What settings.json in a folder says; empty where there is none, or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        settings = json.loads(Path(folder, "settings.json").read_text("utf-8"))
+        return settings if isinstance(settings, dict) else {}
+    return {}
+
+
+def checkpoints(folder) -> list[Path]:
+    """The checkpoints in the folder of a run: folders named by step, in order."""
+    paths = (folder / "checkpoints").glob("step_*")
+    return sorted(path for path in paths if CHECKPOINT_NAME.fullmatch(path.name))
 
 
 class Recorder(keras.callbacks.Callback):
@@ -733,57 +842,56 @@ class Recorder(keras.callbacks.Callback):
         self.total, self.steps_per_epoch = total, steps_per_epoch
         self.sample_every, (rows, self.columns) = sample_every, facts["sheet"]
         self.stopped, self.pause_at, self.due_at, self.rows = "", total, 0.0, []
+        self.names = ["epoch", "step", *(mean.name for mean in gan.means)]
         self.epochs_won = self.sheets_alike = 0
         # A plain number as seed: sheets leave the random state of training alone.
         self.z = gan.sample_z(rows * self.columns, args.seed)
 
-        self.prepare_folder(args, run_settings(args, **facts))
+        settings = run_settings(args, **facts)
+        self.prepare_folder(args.fresh)
         variables = gan.variables + gan.metrics_variables
         variables += gan.d_optimizer.variables + gan.g_optimizer.variables
         unique = {id(variable): variable.value for variable in variables}
         self.checkpoint = tf.train.Checkpoint(variables=list(unique.values()))
         self.restore_checkpoint()
+        with replacing(self.out / "settings.json") as temporary:
+            temporary.write_text(json.dumps(settings, indent=2), "utf-8")
         self.step = int(gan.g_optimizer.iterations)
         self.means = [variable.numpy() for variable in gan.metrics_variables]
         self.forget_later_results()
         if self.step:
-            print(f"resuming at step {self.step:,} of {total:,}", flush=True)
+            verb = "resuming" if self.step < total else "finished already"
+            say(f"{verb} at step {self.step:,} of {total:,}")
         self.live = Live() if in_notebook() else None
         if self.live and self.step and self.sheets():
             self.live.show(self.sheets()[-1][1])
         if not self.step:
             save_picture(self.out / "real.png", sheet(images[:64], columns=8))
+        if not self.sheets():
             self.save_sheet()
 
-    def prepare_folder(self, args, settings):
-        """Make the folder and settings.json; clear away what is not of this run."""
-        checkpoints = self.out / "checkpoints"
-        if args.fresh and checkpoints.exists():
-            print(f"deleting the checkpoints and samples in {self.out}{os.sep}")
-            shutil.rmtree(checkpoints)
-            shutil.rmtree(self.out / "samples", ignore_errors=True)
-        for folder in (checkpoints, self.out / "samples"):
-            folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.out.rglob(".unfinished-*"):  # as a killed run leaves it
-            remove(unfinished)
-        with replacing(self.out / "settings.json") as temporary:
-            temporary.write_text(json.dumps(settings, indent=2), "utf-8")
-
-    def checkpoints(self):
-        """Paths of the checkpoints, folders named by their steps, in order."""
-        return sorted((self.out / "checkpoints").glob("step_*"))
+    def prepare_folder(self, fresh):
+        """Make the folders; clear away what is no part of this run."""
+        if fresh and checkpoints(self.out):
+            say(f"deleting the checkpoints and samples in {self.out}{os.sep}")
+            for old in [*checkpoints(self.out), *(path for _, path in self.sheets())]:
+                remove(old)
+        sweep(self.out)
+        for folder in (self.out / "checkpoints", self.out / "samples"):
+            folder.mkdir(exist_ok=True)
+            sweep(folder)
 
     def restore_checkpoint(self):
         """Go on from the newest checkpoint, or from the one before if it is damaged."""
         unreadable = []
-        for path in reversed(self.checkpoints()):
+        for path in reversed(checkpoints(self.out)):
             try:
                 self.checkpoint.read(str(path / "variables")).assert_consumed()
             except Exception:  # TensorFlow raises of every kind on broken files
                 unreadable.append(path)
                 continue
             for damaged in unreadable:
-                print(f"warning     {damaged} was damaged and is deleted")
+                say(f"warning     {damaged} was damaged and is deleted")
                 remove(damaged)
             return
         if unreadable:
@@ -802,8 +910,7 @@ class Recorder(keras.callbacks.Callback):
             replacing(self.out / "losses.csv") as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
-            names = [mean.name for mean in self.gan.means]
-            writer = csv.DictWriter(file, ["epoch", "step", *names])
+            writer = csv.DictWriter(file, self.names)
             writer.writeheader()
             writer.writerows(self.rows)
         path = self.out / "checkpoints" / f"step_{self.step:010}"
@@ -816,18 +923,24 @@ class Recorder(keras.callbacks.Callback):
             except tf.errors.OpError as error:  # such as a full disk
                 reason = error.message.split("; ")[-1].split(" [Op:")[0]
                 raise OSError(reason) from None
-        for old in self.checkpoints()[:-2]:
+        for old in checkpoints(self.out)[:-2]:
             remove(old)
 
     def forget_later_results(self):
         """Drop rows and sheets from after the checkpoint, and those of an early end."""
         final = self.step if self.step >= self.total else None  # all done already
         table = self.out / "losses.csv"
-        if self.step and table.exists():
+        if self.step and not table.exists():
+            say(f"warning     {table} is gone: its rows begin anew")
+        elif self.step:
             try:
                 with open(table, newline="", encoding="utf-8") as file:
-                    rows = [(int(row["step"]), row) for row in csv.DictReader(file)]
-            except (KeyError, ValueError):
+                    reader = csv.DictReader(file)
+                    rows = [(int(row["step"]), row) for row in reader]
+                    values = [float(v) for _, row in rows for v in row.values()]
+                if reader.fieldnames != self.names or not np.isfinite(values).all():
+                    raise ValueError
+            except (KeyError, ValueError, TypeError, csv.Error):
                 raise InputError(f"{table} was changed: mend or delete it") from None
             rows = [(n, row) for n, row in rows if self.wants_row(n) or n == final]
             self.rows = [row for n, row in rows if n <= self.step]
@@ -880,8 +993,8 @@ class Recorder(keras.callbacks.Callback):
             self.warn_if_d_has_won(values)
         if self.live:
             self.live.say(self.progress(values), self.step / self.total)
-        elif (ends or epoch_ends) and not sys.stdout.isatty():
-            print(self.progress(values), flush=True)
+        elif (ends or epoch_ends) and not on_terminal():
+            say(self.progress(values))
         self.model.stop_training = ends or self.step == self.pause_at
 
     def progress(self, values):
@@ -899,23 +1012,24 @@ class Recorder(keras.callbacks.Callback):
         before, self.epochs_won = self.epochs_won, (self.epochs_won + 1) * won
         enough = max(3, math.ceil(500 / self.steps_per_epoch))
         if before < enough <= self.epochs_won:
-            print(f"\nwarning     D has won for {enough} epochs: G may not catch up. "
-                  "If sheets stay bad, try --fresh with another --seed, or more "
-                  "pictures", flush=True)  # fmt: skip
+            say(f"\nwarning     D has won for {enough} epochs: G may not catch up. "
+                "If sheets stay bad, try --fresh with another --seed, or more "
+                "pictures")  # fmt: skip
 
     def warn_if_alike(self, pictures):
         """Once, after 3 sheets that show the same picture everywhere."""
         alike = self.step >= 500 and pictures.std(axis=0).mean() < 3  # of 255
         before, self.sheets_alike = self.sheets_alike, (self.sheets_alike + 1) * alike
         if before < 3 <= self.sheets_alike:
-            print("\nwarning     the last 3 sheets show one picture all over: G has "
-                  "collapsed. Try --fresh with another --seed, or a larger "
-                  "--batch-size", flush=True)  # fmt: skip
+            say("\nwarning     the last 3 sheets show one picture all over: G has "
+                "collapsed. Try --fresh with another --seed, or a larger "
+                "--batch-size")  # fmt: skip
 
     def sheets(self):
         """(step, path) of all sheets, in order."""
-        paths = (self.out / "samples").glob("step_*.png")
-        return sorted((int(p.stem[5:]), p) for p in paths if p.stem[5:].isdigit())
+        found = [(SHEET_NAME.fullmatch(path.name), path)
+                 for path in (self.out / "samples").glob("step_*.png")]  # fmt: skip
+        return sorted((int(match[1]), path) for match, path in found if match)
 
     def save_sheet(self):
         """Draw the fixed z and lay the pictures out."""
@@ -945,8 +1059,7 @@ class Recorder(keras.callbacks.Callback):
 
         def on_interrupt(*_):
             self.stopped = "stopped"
-            with contextlib.suppress(RuntimeError):  # interrupted while printing
-                print("\nstopping after this step ...", flush=True)
+            say("\nstopping after this step ...")
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         if threading.current_thread() is not threading.main_thread():
@@ -987,14 +1100,18 @@ def save_picture(path, array):
 
 
 def save_gif(path, sheets):
-    """Make a GIF of at most MAX_FRAMES of the sheets (paths), the last one included."""
+    """Make a GIF of at most MAX_FRAMES of the sheets (paths), the last one included.
+
+    Sheets that the user has deleted, damaged or cut are passed over.
+    """
     frames = []
     for i in np.unique(np.linspace(0, len(sheets) - 1, MAX_FRAMES).round().astype(int)):
-        with Image.open(sheets[i]) as picture:
+        with contextlib.suppress(OSError, IndexError), Image.open(sheets[i]) as picture:
             picture = picture.convert("RGB")
             picture.thumbnail((512, 512))
             frames.append(np.asarray(picture))
-    milliseconds = [150] * (len(frames) - 1) + [1500]
+    frames = [frame for frame in frames if frame.shape == frames[-1].shape]
+    milliseconds = [150] * (len(frames) - 1) + [1500] if len(frames) > 1 else 1500
     imageio.imwrite(path, frames, duration=milliseconds, loop=0)
 
 
@@ -1052,7 +1169,7 @@ def generate(args):
     if args.walk:
         save_walk(folder / "walk.gif", generator, facts, args.seed)
     walk = " and walk.gif" if args.walk else ""
-    print(f"done: {count:,} pictures{walk} are in {folder}{os.sep}")
+    say(f"done: {count:,} pictures{walk} are in {folder}{os.sep}")
 
 
 def load_generator(folder):
@@ -1072,8 +1189,8 @@ def load_generator(folder):
             "of another run"
         )
     try:
-        facts = json.loads(Path(folder, "settings.json").read_text("utf-8"))
-        facts = {name: facts[name] for name in ("latent", "value_range", "sheet")}
+        settings = read_settings(folder)
+        facts = {name: settings[name] for name in ("latent", "value_range", "sheet")}
         return keras.models.load_model(path, compile=False), facts
     except Exception:  # Keras raises of every kind on broken files
         raise InputError(
