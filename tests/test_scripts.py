@@ -112,6 +112,21 @@ def test_two_steps_from_the_command_line(name, folder, tmp_path):
         shown = np.asarray(picture).reshape(rows * height, columns * width, -1)
     assert np.abs(shown - utils.sheet(drawn, columns).astype(int)).max() <= 1
 
+    # And the script draws single pictures with it, without any training pictures.
+    __import__(name).main(["--generate", "3", "--walk", "--out", str(out)])
+    folder = out / "generated" / "seed_0"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "0000.png", "0001.png", "0002.png", "sheet.png", "walk.gif"
+    ]  # fmt: skip
+    for i in range(3):
+        with Image.open(folder / f"000{i}.png") as picture:
+            assert picture.size == (width, height)
+            single = np.asarray(picture).reshape(height, width, -1)
+        first = shown[:height, i * width : (i + 1) * width]
+        assert np.abs(single - first.astype(int)).max() <= 1
+    with Image.open(folder / "walk.gif") as gif:
+        assert gif.n_frames > 100
+
 
 def test_the_generator_loads_without_our_code(folder, tmp_path):
     out = tmp_path / "run"
