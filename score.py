@@ -174,6 +174,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     generator, facts = utils.load_generator(args.run)
+    if min(generator.output_shape[1:3]) < PATCH:
+        raise utils.InputError(f"patches of {PATCH}x{PATCH} are larger than pictures")
     real = real_pictures(args.run, args.images, generator.output_shape[1:], args.seed)
     n = min(args.pictures, len(real) // 2)
     if n < 16:

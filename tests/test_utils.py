@@ -538,6 +538,43 @@ def test_sheets_come_early_then_in_rhythm_and_never_too_many(every):
     assert sum(map(recorder.wants_sheet, many)) == 1000 + 500 + 500 + 125
 
 
+def recorder_at(steps_per_epoch):
+    recorder = utils.Recorder.__new__(utils.Recorder)
+    recorder.steps_per_epoch, recorder.step = steps_per_epoch, 1000
+    recorder.epochs_won = recorder.sheets_alike = 0
+    return recorder
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "epochs"), [(1000, 3), (50, 10)])
+def test_a_lost_game_is_told_once_and_again_after_a_recovery(
+    steps_per_epoch, epochs, capsys
+):
+    recorder, told = recorder_at(steps_per_epoch), []
+    lost, even = {"d_real": 0.99, "d_fake": 0.01}, {"d_real": 0.6, "d_fake": 0.4}
+    for values in [lost] * (epochs - 1) + [even] + [lost] * 20 + [even] + [lost] * 20:
+        recorder.warn_if_d_has_won(values)
+        told.append(capsys.readouterr().out.count("D has won"))
+    assert [i for i, count in enumerate(told) if count] == [
+        2 * epochs - 1,
+        epochs + 20 + epochs,
+    ]
+
+
+def test_a_collapse_is_told_once(capsys):
+    recorder, rng = recorder_at(10), np.random.default_rng(0)
+    one = rng.integers(0, 256, (1, 8, 8, 3), dtype=np.uint8).repeat(64, axis=0)
+    many, told = rng.integers(0, 256, (64, 8, 8, 3), dtype=np.uint8), []
+    for pictures in [one, one, many, one, one, one, one, one]:
+        recorder.warn_if_alike(pictures)
+        told.append(capsys.readouterr().out.count("collapsed"))
+    assert told == [0, 0, 0, 0, 0, 1, 0, 0]
+    recorder = recorder_at(10)
+    recorder.step = 20
+    for _ in range(5):
+        recorder.warn_if_alike(one)
+    assert capsys.readouterr().out == "", "at the beginning all are alike"
+
+
 def test_replacing_never_leaves_half_a_file(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text("before")

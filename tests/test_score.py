@@ -1,0 +1,194 @@
+"""The score: against its definition written anew, and against what is known of it."""
+
+import contextlib
+import io
+import re
+
+import dcgan_general
+import dcgan_grayscale
+import keras
+import numpy as np
+import pytest
+import score
+import utils
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return utils.toy_images(400, (64, 64, 3), seed=0)
+
+
+def distance(first, second, seed=0):
+    projections = [score.projections(images, seed) for images in (first, second)]
+    return np.array(score.sliced_wasserstein(*projections))
+
+
+# The definition of Karras et al. 2018, in plain loops over numbers of double precision.
+
+
+def mirrored(i, size):
+    i = abs(i)
+    return 2 * (size - 1) - i if i >= size else i
+
+
+def smooth(image):
+    height, width = image.shape
+    taps, result = [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16], np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            for i in range(5):
+                for j in range(5):
+                    pixel = image[
+                        mirrored(y + i - 2, height), mirrored(x + j - 2, width)
+                    ]
+                    result[y, x] += taps[i] * taps[j] * pixel
+    return result
+
+
+def pyramid_of(image):
+    levels = []
+    while min(image.shape) >= 28:
+        small = smooth(image)[::2, ::2]
+        large = np.zeros(image.shape)
+        large[::2, ::2] = small
+        levels.append(image - 4 * smooth(large))
+        image = small
+    return [*levels, image]
+
+
+@pytest.mark.parametrize("size", [(32, 40), (57, 29), (28, 28)])
+def test_the_pyramid_is_that_of_the_paper(size):
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 2)).astype(np.uint8)
+    levels = score.laplacian_pyramid(images)
+    for n in range(2):
+        for channel in range(2):
+            wanted = pyramid_of(images[n, :, :, channel].astype(float))
+            assert len(wanted) == len(levels)
+            for level, one in zip(levels, wanted):
+                assert np.abs(level[n, :, :, channel] - one).max() < 1e-3
+
+
+def test_the_distance_is_that_of_the_paper():
+    """One level, the same places and directions, everything else written anew."""
+    rng = np.random.default_rng(0)
+    sets = [rng.integers(0, high, (6, 16, 16, 3), dtype=np.uint8) for high in (256, 99)]
+    rng = np.random.default_rng((7, 0))
+    directions = rng.normal(size=(147, 512))
+    directions /= np.sqrt((directions**2).sum(0))
+    y, x = rng.integers(10, size=(6, 128)), rng.integers(10, size=(6, 128))
+    projected = []
+    for images in sets:
+        rows = []
+        for n in range(6):
+            for i, j in zip(y[n], x[n]):
+                patch = images[n, i : i + 7, j : j + 7].astype(float)
+                rows.append(patch.transpose(2, 0, 1))
+        rows = np.array(rows)
+        for channel in range(3):
+            values = rows[:, channel]
+            rows[:, channel] = (values - values.mean()) / values.std()
+        projected.append(rows.reshape(len(rows), -1) @ directions)
+    total = 0
+    for k in range(512):
+        one, other = sorted(projected[0][:, k]), sorted(projected[1][:, k])
+        total += sum(abs(a - b) for a, b in zip(one, other)) / len(one)
+    assert distance(*sets, seed=7)[0] == pytest.approx(1000 * total / 512, rel=1e-3)
+
+
+def test_equal_sets_score_nothing_and_halves_little(toys):
+    assert (distance(toys, toys) == 0).all()
+    assert (distance(toys, toys[::-1]) < 12).all(), "patches from other places"
+    halves = distance(toys[:200], toys[200:])
+    noise = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), dtype=np.uint8)
+    assert (0 < halves).all() and (3 * halves < distance(toys[:200], noise)).all()
+
+
+def test_each_fault_shows_at_its_level(toys):
+    """As published: detail at the fine levels, large shapes at the coarse ones."""
+    real, other = toys[:200], toys[200:].astype(np.float32)
+    floor, rng = distance(real, other), np.random.default_rng(0)
+    blurred = distance(real, score.blur(score.blur(other)))
+    assert blurred[0] > 5 * floor[0] and blurred[2] < 1.5 * floor[2]
+    noisy = distance(real, other + rng.normal(0, 40, other.shape).astype(np.float32))
+    assert (noisy[:2] > 3 * floor[:2]).all() and noisy[2] < 1.5 * floor[2]
+    shifted = other.copy()  # one colour against the others: shapes with coloured edges
+    shifted[..., 0] = np.roll(shifted[..., 0], 8, axis=2)
+    shifted = distance(real, shifted)
+    assert (shifted[1:] > 1.8 * floor[1:]).all() and shifted[0] < 2 * floor[0]
+    dark = other.copy()  # one half of each picture
+    dark[:, :32] *= 0.5
+    assert distance(real, dark)[2] > 5 * floor[2]
+
+
+def test_copies_and_collapse(toys):
+    real, new = toys[:200], utils.toy_images(100, (64, 64, 3), seed=1)
+    generated, floor, spread, real_spread = score.variety(new, real[:100], real)
+    assert generated > 0.8 * floor and spread > 0.8 * real_spread
+    generated, floor, *_ = score.variety(real[:50], real[:100], real)
+    assert generated == 0 < floor, "copies"
+    *_, spread, real_spread = score.variety(new[:1].repeat(60, 0), real[:100], real)
+    assert spread < 0.01 * real_spread, "collapse"
+    twins = np.concatenate([real, real])
+    assert score.variety(new, twins[:100], twins)[1] == 0, "itself is not its nearest"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("score") / "run"
+    options = ["--img-size", "28", "28", "--batch-size", "4", "--steps", "1"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        dcgan_grayscale.main([*options, "--out", str(out)])
+    return out
+
+
+def test_from_the_command_line(trained, capsys):
+    """Before any training the generator is its own ceiling; real pictures are best."""
+    score.main([str(trained), "--pictures", "64"])
+    text = capsys.readouterr().out
+    assert "64 of each kind, 28x28x1; 2,000 real ones in all" in text
+    rows = dict(re.findall(r"(?m)^([a-z][a-z, ]+?)  +([0-9. ]+)$", text))
+    values = {name: [float(v) for v in row.split()] for name, row in rows.items()}
+    assert all(len(row) == 3 for row in values.values()), "28, 14 and the mean"
+    assert values["real, other half"][2] < 0.5 * values["generated"][2]
+    assert values["generated"][2] == pytest.approx(
+        values["before training"][2], rel=0.2
+    )
+    assert "no sign of copies" in text and "collapsed, or nearly" in text
+    score.main([str(trained), "--pictures", "64"])
+    assert capsys.readouterr().out == text, "the same seed, the same numbers"
+
+
+def test_mistakes_give_one_line(trained, folder, tmp_path, capsys):
+    for options, says in (
+        ([str(tmp_path)], "there is no generator"),
+        ([str(trained), "--images", str(folder)], "too few"),
+        ([str(trained), "--images", "nowhere"], "no such file"),
+        ([str(trained), "--pictures", "0"], "not from 16"),
+        ([], "required: run"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            score.main(options)
+        errors = capsys.readouterr().err
+        assert stop.value.code == 2 and says in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_short_training_learns(seed, tmp_path):
+    """A missing update of either network, swapped labels, or a generator that trains in
+    inference mode keep the score above 0.6 of that before the training."""
+    toys = utils.toy_images(600, (16, 16, 3), seed=0)
+    gan = dcgan_general.DCGAN(
+        tmp_path / "run", img_size=(16, 16, 3), depth=2, increment=32, input_size=32,
+        dropout=0.0, seed=seed,
+        optimizer=keras.optimizers.Adam(2e-3, beta_1=0.5),
+        d_optimizer=keras.optimizers.Adam(5e-4, beta_1=0.5),
+    )  # fmt: skip
+    z = gan.sample_z(256, seed=5)
+
+    def found():
+        drawn = utils.draw(gan.generator, z, (-1, 1))
+        return distance(toys[:256], drawn)[0]
+
+    before = found()
+    gan.train(toys, epochs=16)  # 304 steps
+    assert found() < 0.35 * before
