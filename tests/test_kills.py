@@ -12,17 +12,18 @@ import zipfile
 import pytest
 from conftest import SCRIPTS
 from PIL import Image
-from test_scripts import SHAPES, assert_same_run, rows_of, run, start
+from test_scripts import SHAPES, assert_same_run, rows_of, run, start, wait_for
 
 KILLS = int(os.environ.get("KILLS", 1))
-STEPS = {"dcgan256": 12, "dcgan_general": 60, "dcgan_grayscale": 60,
-         "dcgan_pokemon": 24, "shoe_gan": 24}  # fmt: skip
+STEPS = {"dcgan256": 6, "dcgan_general": 30, "dcgan_grayscale": 30, "dcgan_pokemon": 12,
+         "shoe_gan": 12}  # from one kill to the next, or so  # fmt: skip
 
 
 def wait_until_writing(out, process, times):
     """Until a checkpoint is being written the so manieth time, or the process ends."""
+    before = {*(out / "checkpoints").glob(".unfinished-*")}  # of the last kill
     for wanted in [True, *[False, True] * (times - 1)]:
-        while any((out / "checkpoints").glob(".unfinished-*")) != wanted:
+        while bool({*(out / "checkpoints").glob(".unfinished-*")} - before) != wanted:
             if process.poll() is not None:
                 return
             time.sleep(0.001)
@@ -44,28 +45,33 @@ def assert_whole(out):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
     options = ["--images", folder, "--batch-size", 4, *SHAPES[name][2]]
-    options += ["--steps", STEPS[name]]
-    began = time.monotonic()
-    run(name, *options, "--out", tmp_path / "whole")
-    duration = time.monotonic() - began
+    options += ["--steps", STEPS[name] * (KILLS + 1)]
+    began, whole = time.monotonic(), tmp_path / "whole"
+    process = start(name, *options, "--out", whole)
+    wait_for(whole / "samples" / "step_000001.png", process)
+    startup = time.monotonic() - began
+    assert process.communicate()[1] == ""
+    duration = time.monotonic() - began - startup
 
-    out, rng, resumed = tmp_path / "killed", random.Random(name), []
+    out, rng, lines, kills = tmp_path / "killed", random.Random(name), [], 0
     for i in range(KILLS):
         process = start(name, *options, "--out", out)
         if (SCRIPTS.index(name) + i) % 2:
             wait_until_writing(out, process, times=rng.choice([1, 2, 2, 3]))
         else:
-            time.sleep(rng.uniform(0.3, 1) * duration)
+            time.sleep(0.9 * startup + rng.random() * duration / KILLS)
+        kills += process.poll() is None
         process.kill()
         text, errors = process.communicate()
         assert errors == "", "it was killed, or ended in order"
-        resumed += [line for line in text.splitlines() if "resuming" in line]
+        lines += [line for line in text.splitlines() if "at step" in line]
         if out.exists():
             assert_whole(out)
     text, errors = run(name, *options, "--out", out)
     assert errors == "" and "damaged" not in text
-    resumed += [line for line in text.splitlines() if "resuming" in line]
-    print(name, *resumed, text.splitlines()[-1], sep="\n")
+    lines += [line for line in text.splitlines() if "at step" in line]
+    print(name, f"{kills} kills", *lines, sep="\n")
+    assert kills > KILLS // 2
     assert_whole(out)
-    assert_same_run(tmp_path / "whole", out)
+    assert_same_run(whole, out)
     assert not list(out.rglob(".unfinished-*"))
