@@ -335,6 +335,22 @@ def test_batches_of_cached_pictures_are_the_same_and_outlive_the_file(folder, tm
     assert all(map(np.array_equal, rest, take(7, plain, 4, seed=3)))
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells")
+def test_reading_a_large_cache_takes_no_memory(tmp_path):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    with open(tmp_path / "pictures.bin", "wb") as file:
+        file.truncate(600 * 256 * 256 * 3)  # 118 MB
+    with open(tmp_path / "pictures.bin", "rb") as file:
+        images = np.memmap(file, np.uint8, "r", shape=(600, 256, 256, 3))
+        images.file = file
+        stream, before = utils.batches(images, 16, seed=0), resident()
+        for _ in range(38):  # all of them
+            next(stream)
+        assert resident() - before < 40
+
+
 MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV",
          "I", "I;16", "F", "La", "RGBa", "RGBX"]  # fmt: skip
 
