@@ -468,13 +468,14 @@ def test_the_general_class_trains_from_python(tmp_path):
     assert rows_of(tmp_path / "run")[-1]["step"] == "3"
 
 
+@pytest.mark.parametrize("rate", [1e38, np.nan])
 @pytest.mark.parametrize("which", ["optimizer", "d_optimizer"])
-def test_what_is_not_finite_stops_the_training_and_is_not_kept(which, tmp_path):
+def test_what_is_not_finite_stops_the_training_and_is_not_kept(which, rate, tmp_path):
     import dcgan_general
 
     gan = dcgan_general.DCGAN(
         save_path=tmp_path / "run", img_size=(8, 8, 3), depth=1, increment=2,
-        batch_size=2, **{which: keras.optimizers.SGD(1e38)},
+        batch_size=2, **{which: keras.optimizers.SGD(rate)},
     )  # fmt: skip
     pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     with pytest.raises(utils.InputError, match=r"not finite at step \d+"):

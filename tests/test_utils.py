@@ -603,6 +603,22 @@ def test_replacing_never_leaves_half_a_file(tmp_path):
     assert file.read_text() == "after"
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("flushed"))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append(paths))
+    for make in (Path.touch, Path.mkdir):
+        with utils.replacing(tmp_path / "x") as temporary:
+            make(temporary)
+            if make is Path.mkdir:
+                (temporary / "part").touch()
+            done.clear()
+        flushes, renaming = done[:-2], done[-2]
+        assert renaming == (temporary, tmp_path / "x"), "then the folder's names"
+        assert flushes == ["flushed"] * (1 if make is Path.touch else 2)
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_number_and_color_types():
     convert = utils.number(int, 1, 10)
     assert convert("10") == 10
