@@ -123,7 +123,8 @@ def plain_errors(main):
 
 def in_notebook() -> bool:
     """Whether this runs in a Jupyter kernel."""
-    return "ipykernel" in sys.modules
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def on_terminal() -> bool:
@@ -344,7 +345,7 @@ def decode(items, file, shape, fit, background) -> list[str]:
         InputError: none of them can be read.
     """
     skipped, bar = [], keras.utils.Progbar(len(items), unit_name="picture")
-    show, threads = sys.stdout.isatty() or in_notebook(), os.cpu_count() or 1
+    show, threads = on_terminal() or in_notebook(), os.cpu_count() or 1
     read = functools.partial(try_fit, shape=shape, fit=fit, background=background)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for i in range(0, len(items), 16 * threads):  # so few at a time in memory
@@ -772,7 +773,7 @@ def alone_in(folder):
 
 
 def run_settings(args, **more):
-    """The settings of a run, as settings.json has them.
+    """The settings of a run, as settings.json has them: options, and more, once known.
 
     Raises:
         InputError: the output folder holds a run with other settings.
@@ -798,7 +799,7 @@ def run_settings(args, **more):
                 "from: take another --out, or --fresh"
             )
         return new
-    if not old:
+    if more and not old:
         say(f"warning     {args.out} has no settings.json: is this the same run?")
     may_change = {"epochs", "steps", "out", "cache", "versions", "pixels"}
     for name in sorted(
@@ -809,7 +810,7 @@ def run_settings(args, **more):
                 f"the run in {args.out} has {name} {old[name]}, not {new[name]}: use "
                 "the same, another --out, or --fresh"
             )
-    if "pixels" in new and old.get("pixels", new["pixels"]) != new["pixels"]:
+    if more and old.get("pixels", new["pixels"]) != new["pixels"]:
         say("warning     the pictures are not those with which the run began")
     return new
 
@@ -1161,7 +1162,7 @@ def generate(args):
             name = f"{i:0{max(4, len(str(count - 1)))}}.png"
             imageio.imwrite(folder / name, picture.squeeze())
         first += list(pictures[: max(0, 100 - start)])
-        if sys.stdout.isatty() or in_notebook():
+        if on_terminal() or in_notebook():
             bar.update(start + len(pictures))
     if first:
         columns = math.ceil(math.sqrt(len(first)))
