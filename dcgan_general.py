@@ -246,7 +246,9 @@ class DCGAN(keras.Model):
     def train(self, images, epochs=EPOCHS, args=None):
         """Train on a folder, a file or a uint8 array (N, *img_size), into save_path."""
         if args is None:  # called from Python: the command line's defaults
-            parser = utils.Parser("", "", batch_size=self.batch_size, length="")
+            parser = utils.Parser(
+                "dcgan_general", "", batch_size=self.batch_size, length=""
+            )
             args = parser.parse_args([])
             args.out, args.epochs, args.seed = Path(self.save_path), epochs, self.seed
             args.images = None if isinstance(images, np.ndarray) else str(images)
