@@ -6,20 +6,23 @@ import signal
 import subprocess
 import sys
 
-import dcgan_grayscale
+import dcgan_general
 import numpy as np
 import pytest
 import utils
 from conftest import ROOT
 from PIL import Image
-from test_scripts import SMALL, run, start, wait_for
+from test_scripts import call, start, wait_for
+
+SMALL = ["--img-size", "8", "8", "3", "--depth", "1", "--increment", "2"]
+SMALL += ["--batch-size", "4"]
 
 
 @pytest.fixture
 def train(folder, tmp_path, capsys):
     """Train some steps in tmp_path/run; gives what is printed, or the line of error."""
 
-    def train(steps, *options, main=dcgan_grayscale.main):
+    def train(steps, *options, main=dcgan_general.main):
         options = ["--images", folder, "--out", tmp_path / "run", *SMALL, *options]
         try:
             main([str(option) for option in [*options, "--steps", steps]])
@@ -47,7 +50,7 @@ def test_only_our_own_files_are_ever_deleted(train, folder, tmp_path):
     train(3)
     train(2, "--fresh", "--fit", "crop")
     assert "resuming at step 2" in train(3, "--fit", "crop")
-    dcgan_grayscale.main(["--generate", "1", "--out", str(out)])
+    dcgan_general.main(["--generate", "1", "--out", str(out)])
     assert all((out / name).read_text() == "mine" for name in mine)
 
 
@@ -100,10 +103,10 @@ def test_deleted_damaged_and_cut_sheets_do_not_stop_the_training(train, tmp_path
     shutil.rmtree(samples)
     assert "done at step 3" in train(3)
     (samples / "step_000002.png").write_bytes(b"")
-    Image.new("L", (3, 3)).save(samples / "step_000001.png")
+    Image.new("RGB", (3, 3)).save(samples / "step_000001.png")
     assert "done at step 5" in train(5)
     with Image.open(tmp_path / "run" / "training.gif") as gif:
-        assert gif.size == (64, 64)
+        assert gif.size == (40, 40)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{", ""])
@@ -119,8 +122,8 @@ def test_another_script_in_the_same_folder_is_refused(train, folder, tmp_path):
     train(2)
     before = (tmp_path / "run" / "settings.json").read_text()
     options = ["--images", folder, "--out", tmp_path / "run", "--steps", 2]
-    _, errors = run("dcgan_pokemon", *options, "--batch-size", 4, status=2)
-    assert "has script dcgan_grayscale.py, not dcgan_pokemon.py" in errors
+    _, errors = call("dcgan_pokemon", *options, "--batch-size", 4, status=2)
+    assert "has script dcgan_general.py, not dcgan_pokemon.py" in errors
     assert (tmp_path / "run" / "settings.json").read_text() == before
 
 
@@ -138,7 +141,7 @@ def test_a_shorter_length_than_that_of_the_run_changes_nothing(train):
 
 def test_two_processes_do_not_train_in_one_folder(folder, tmp_path, train):
     out = tmp_path / "run"
-    process = start("dcgan_grayscale", "--images", folder, "--out", out, *SMALL)
+    process = start("dcgan_general", "--images", folder, "--out", out, *SMALL)
     try:
         wait_for(out / "samples" / "step_000005.png", process)
         assert "another process trains in" in train(9)
@@ -150,7 +153,7 @@ def test_two_processes_do_not_train_in_one_folder(folder, tmp_path, train):
 
 def test_a_reader_that_goes_away_does_not_stop_the_training(folder, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "dcgan_grayscale.py"), *SMALL, "--steps", "9"]
+    command = [sys.executable, str(ROOT / "dcgan_general.py"), *SMALL, "--steps", "9"]
     process = subprocess.Popen(
         [*command, "--images", str(folder), "--out", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

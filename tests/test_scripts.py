@@ -1,6 +1,9 @@
 """Each script as its users run it: as a process, from the command line."""
 
+import contextlib
 import csv
+import importlib
+import io
 import json
 import os
 import re
@@ -47,6 +50,18 @@ def run(name, *options, status=0):
         process.kill()
     assert process.returncode == status, out + errors
     return out, errors
+
+
+def call(name, *options, status=0):
+    """The same within this process, which saves the start of another."""
+    out, errors, found = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            importlib.import_module(name).main([str(option) for option in options])
+        except SystemExit as end:
+            found = end.code
+    assert found == status, out.getvalue() + errors.getvalue()
+    return out.getvalue(), errors.getvalue()
 
 
 def wait_for(path, process):
@@ -130,7 +145,7 @@ def test_two_steps_from_the_command_line(name, folder, tmp_path):
 
 def test_the_generator_loads_without_our_code(folder, tmp_path):
     out = tmp_path / "run"
-    run("dcgan_grayscale", "--images", folder, "--steps", 1, "--out", out, *SMALL)
+    call("dcgan_grayscale", "--images", folder, "--steps", 1, "--out", out, *SMALL)
     code = (
         "import keras; print(keras.models.load_model('generator.keras').output_shape)"
     )
@@ -169,7 +184,7 @@ def assert_same_run(first, second):
 def test_same_seed_same_run_and_another_seed_another(folder, tmp_path):
     options = ["--images", folder, "--steps", 4, *SMALL]
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run("dcgan_grayscale", *options, "--seed", seed, "--out", tmp_path / out)
+        call("dcgan_grayscale", *options, "--seed", seed, "--out", tmp_path / out)
     assert_same_run(tmp_path / "a", tmp_path / "b")
     one, other = rows_of(tmp_path / "a"), rows_of(tmp_path / "c")
     assert one[-1]["d_loss"] != other[-1]["d_loss"]
@@ -215,22 +230,22 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder, tmp_path):
 
 def test_longer_fresh_and_other_settings(folder, tmp_path):
     options = ["--images", folder, *SMALL, "--out", tmp_path / "run"]
-    run("dcgan_grayscale", *options, "--epochs", 1)
-    text, _ = run("dcgan_grayscale", *options, "--epochs", 2)
+    call("dcgan_grayscale", *options, "--epochs", 1)
+    text, _ = call("dcgan_grayscale", *options, "--epochs", 2)
     assert "resuming at step 3 of 6" in text
     assert [row["epoch"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
-    _, errors = run("dcgan_grayscale", *options, "--seed", 7, "--epochs", 2, status=2)
+    _, errors = call("dcgan_grayscale", *options, "--seed", 7, "--epochs", 2, status=2)
     assert "seed 0, not 7" in errors and errors.count("\n") == 1
-    text, _ = run("dcgan_grayscale", *options, "--seed", 7, "--steps", 2, "--fresh")
+    text, _ = call("dcgan_grayscale", *options, "--seed", 7, "--steps", 2, "--fresh")
     assert "deleting" in text and "resuming" not in text
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 3
 
 
 def test_a_finished_run_stays_as_it_is(folder, tmp_path):
     options = ["--images", folder, *SMALL, "--steps", 4]
-    run("dcgan_grayscale", *options, "--out", tmp_path / "once")
-    run("dcgan_grayscale", *options, "--out", tmp_path / "twice")
-    run("dcgan_grayscale", *options, "--out", tmp_path / "twice")
+    call("dcgan_grayscale", *options, "--out", tmp_path / "once")
+    call("dcgan_grayscale", *options, "--out", tmp_path / "twice")
+    call("dcgan_grayscale", *options, "--out", tmp_path / "twice")
     assert_same_run(tmp_path / "once", tmp_path / "twice")
 
 
@@ -257,14 +272,14 @@ def damage(folder):
 
 def test_behind_a_damaged_checkpoint_there_is_another(folder, tmp_path):
     options = ["--images", folder, *SMALL, "--steps", 7]
-    run("dcgan_grayscale", *options, "--out", tmp_path / "whole")
+    call("dcgan_grayscale", *options, "--out", tmp_path / "whole")
     out = tmp_path / "run"
-    run("dcgan_grayscale", *options, "--out", out)
+    call("dcgan_grayscale", *options, "--out", out)
     names = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert names == ["step_0000000005", "step_0000000007"]
     damage(out / "checkpoints" / names[1])
     (out / "settings.json").write_text("{")
-    text, errors = run("dcgan_grayscale", *options, "--out", out)
+    text, errors = call("dcgan_grayscale", *options, "--out", out)
     assert "step_0000000007 was damaged" in text and "resuming at step 5" in text
     assert errors == ""
     assert_same_run(tmp_path / "whole", out)
@@ -275,21 +290,22 @@ def test_a_full_disk_gives_one_line_and_leaves_the_last_checkpoint(folder, tmp_p
     import resource
 
     options = ["--images", folder, *SMALL]
-    run("dcgan_grayscale", *options, "--steps", 9, "--out", tmp_path / "whole")
-    out = tmp_path / "run"
-    run("dcgan_grayscale", *options, "--steps", 2, "--out", out)
-    whole = tmp_path / "whole"
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    call("dcgan_grayscale", *options, "--steps", 9, "--out", whole)
+    call("dcgan_grayscale", *options, "--steps", 2, "--out", out)
     size = max(p.stat().st_size for p in whole.rglob("*") if p.is_file())
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (size - 1, 100_000, 100):  # a checkpoint, a generator, nothing fits
-        process = start(
-            "dcgan_grayscale", *options, "--steps", 9, "--out", out,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2),
-        )  # fmt: skip
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 2 and errors.count("\n") == 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        try:
+            command = [*options, "--steps", 9, "--out", out]
+            _, errors = call("dcgan_grayscale", *command, status=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+        assert errors.count("\n") == 1
         assert "cannot be written (File too large)" in errors
         assert not list(out.rglob(".unfinished-*"))
-    text, _ = run("dcgan_grayscale", *options, "--steps", 9, "--out", out)
+    text, _ = call("dcgan_grayscale", *options, "--steps", 9, "--out", out)
     assert "resuming at step 2 of 9" in text
     assert_same_run(whole, out)
 
@@ -310,7 +326,7 @@ def test_an_output_folder_that_vanishes_gives_one_line(folder, tmp_path):
 def test_a_file_in_the_place_of_the_output_folder(inside, tmp_path):
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "run" if inside else tmp_path / "file"
-    _, errors = run("dcgan_grayscale", *SMALL, "--out", out, status=2)
+    _, errors = call("dcgan_grayscale", *SMALL, "--out", out, status=2)
     assert errors.count("\n") == 1 and "cannot use" in errors
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -333,14 +349,14 @@ def test_out_of_memory_gives_one_line(capsys):
 
 
 def test_without_images_it_trains_on_toy_pictures_and_says_so(tmp_path):
-    text, _ = run("dcgan_grayscale", "--steps", 1, *SMALL, "--out", tmp_path / "run")
+    text, _ = call("dcgan_grayscale", "--steps", 1, *SMALL, "--out", tmp_path / "run")
     assert "toy pictures" in text
 
 
 def test_mixed_precision_keeps_losses_and_outputs_in_float32(folder, tmp_path):
     out = tmp_path / "run"
     options = ["--images", folder, "--steps", 2, "--bfloat16", "--out", out]
-    run("shoe_gan", *options, "--batch-size", 4)
+    call("shoe_gan", *options, "--batch-size", 4)
     generator = keras.models.load_model(out / "generator.keras")
     assert generator.layers[1].compute_dtype == "bfloat16"
     assert generator.layers[1].variable_dtype == "float32"
