@@ -14,21 +14,22 @@ where it is a matter of sorting. The finest level is about sharp detail and nois
 coarsest about large shapes. Shown times 1000, as in the paper; smaller is better.
 
 A distance means little alone, so two marks stand beside it: between two halves of the
-real pictures (no generator can be expected to do better) and of the same generator
-before any training. Values depend on the number of pictures: compare equal ones only.
+real pictures (no generator can be expected to do better), and of a generator of the
+same architecture before any training. Values depend on the number of pictures: compare
+equal ones only.
 
 Copies and collapse: a generator may repeat its training pictures, or one picture. So
-also shown: how far from the nearest training picture the generated pictures are, and
-the real ones (without themselves); and how far from each other each of the two are.
+also shown: how far from the nearest real picture the generated pictures are, and the
+real ones (from those that are not the same); how far from each other the two are.
 
 Differences to the paper: it takes 16,384 pictures, here --pictures of them or as many
 as there are; its pyramid ends at 16×16, here at the last level that measures at least
-14, for MNIST's sake; and patches are drawn once a set, not anew for each batch.
+14, for MNIST's sake; and the patches of all sets come from the same random places, so
+that equal sets are at distance 0.
 """
 
 import utils  # first: keeps TensorFlow's start quiet
 
-import argparse
 from pathlib import Path
 
 import keras
@@ -46,8 +47,10 @@ def blur(images):
     for axis in (1, 2):
         pad = [(2, 2) if i == axis else (0, 0) for i in range(4)]
         padded, size = np.pad(images, pad, "reflect"), images.shape[axis]
-        parts = [np.take(padded, range(i, i + size), axis) for i in range(5)]
-        images = sum(weight * part for weight, part in zip(BINOMIAL, parts))
+        images = sum(
+            weight * np.take(padded, range(i, i + size), axis)
+            for i, weight in enumerate(BINOMIAL)
+        )
     return images
 
 
@@ -67,38 +70,50 @@ def laplacian_pyramid(images) -> list[np.ndarray]:
     return [*levels, images]
 
 
-def patches(level, rng) -> np.ndarray:
-    """Random patches of a level (N, H, W, C): (N * PATCHES, PATCH * PATCH * C).
-
-    Each colour has mean 0 and standard deviation 1 over all of them.
-    """
-    n, height, width, channels = level.shape
+def cut(level, rng) -> np.ndarray:
+    """Patches (N, PATCHES, C, PATCH, PATCH) from random places of (N, H, W, C)."""
+    n, height, width, _ = level.shape
     windows = np.lib.stride_tricks.sliding_window_view(level, (PATCH, PATCH), (1, 2))
     y = rng.integers(height - PATCH + 1, size=(n, PATCHES))
     x = rng.integers(width - PATCH + 1, size=(n, PATCHES))
-    found = windows[np.arange(n)[:, None], y, x]  # (n, PATCHES, C, PATCH, PATCH)
-    mean = found.mean((0, 1, 3, 4), keepdims=True)
-    deviation = found.std((0, 1, 3, 4), keepdims=True)
-    found = (found - mean) / np.maximum(deviation, 1e-8)
-    return found.reshape(n * PATCHES, channels * PATCH * PATCH)
+    return windows[np.arange(n)[:, None], y, x]
 
 
-def projections(images, seed) -> list[np.ndarray]:
-    """What of a set of pictures is compared: of each level, sorted (N, DIRECTIONS)."""
+def patches(images, seed) -> list[np.ndarray]:
+    """Patches of each level of pictures (N, H, W, C): (N * PATCHES, C * PATCH * PATCH).
+
+    Each colour has mean 0 and standard deviation 1 over all of them.
+    """
+    parts = []
+    for start in range(0, len(images), 64):  # whole pyramids take much memory
+        levels = laplacian_pyramid(images[start : start + 64])
+        rngs = [np.random.default_rng((seed, i, start)) for i in range(len(levels))]
+        parts.append([cut(level, rng) for level, rng in zip(levels, rngs)])
     result = []
-    for i, level in enumerate(laplacian_pyramid(images)):
-        rng = np.random.default_rng((seed, i))  # the same directions for all sets
-        directions = rng.normal(size=(PATCH * PATCH * level.shape[3], DIRECTIONS))
-        directions = np.float32(directions / np.linalg.norm(directions, axis=0))
-        found = patches(level, rng) @ directions
-        found.sort(axis=0)
-        result.append(found)
+    for level in map(np.concatenate, zip(*parts)):
+        # float64, as such sums are too long for float32.
+        mean = level.mean((0, 1, 3, 4), np.float64, keepdims=True)
+        deviation = level.std((0, 1, 3, 4), np.float64, keepdims=True)
+        level -= np.float32(mean)
+        level /= np.float32(np.maximum(deviation, 1e-8))
+        result.append(level.reshape(-1, level[0, 0].size))
     return result
 
 
-def sliced_wasserstein(first, second) -> list[float]:
-    """Distance × 1000 at each level, from the projections of two sets of equal size."""
-    return [1000 * float(np.abs(a - b).mean()) for a, b in zip(first, second)]
+def sliced_wasserstein(first, second, seed) -> list[float]:
+    """Distance × 1000 at each level, from the patches of two sets of equal size."""
+    result = []
+    for i, (some, others) in enumerate(zip(first, second)):
+        directions = np.random.default_rng((seed, i)).normal(
+            size=(some.shape[1], DIRECTIONS)
+        )
+        directions = np.float32(directions / np.linalg.norm(directions, axis=0))
+        some, others = some @ directions, others @ directions
+        some.sort(axis=0)
+        others.sort(axis=0)
+        some -= others
+        result.append(1000 * float(np.abs(some, out=some).mean(dtype=np.float64)))
+    return result
 
 
 def thumbnails(images) -> np.ndarray:
@@ -114,69 +129,81 @@ def thumbnails(images) -> np.ndarray:
 
 def distances(some, others) -> np.ndarray:
     """Root mean square difference of each (N, pixels) to each (M, pixels): (N, M)."""
+    some, others = some.astype(np.float64), others.astype(np.float64)
     squares = (some**2).sum(1)[:, None] + (others**2).sum(1) - 2 * some @ others.T
     return np.sqrt(np.maximum(squares, 0) / some.shape[1])
+
+
+def nearest(some, others, least=0.0) -> float:
+    """Median distance of some from the nearest of the others, not below the least."""
+    found = np.full(len(some), np.inf)
+    for i in range(0, len(others), 4096):
+        part = distances(some, others[i : i + 4096])
+        found = np.minimum(found, np.where(part < least, np.inf, part).min(1))
+    return float(np.median(found))
 
 
 def variety(generated, some_real, real):
     """Signs of copies and of collapse.
 
     Returns:
-        median distances of generated and of real pictures from the nearest of all other
-        real ones; mean distances of generated and of real pictures from each other.
+        median distances of generated and of real pictures from the nearest real one
+        (that is not the same, for real ones: half a level of 255 or more); mean
+        distances of generated and of real pictures from each other.
     """
     generated, some_real, real = map(thumbnails, (generated, some_real, real))
-    others = distances(some_real, real)
-    others[np.arange(len(real)) == others.argmin(1)[:, None]] = np.inf  # but itself
     return (
-        np.median(distances(generated, real).min(1)),
-        np.median(others.min(1)),
+        nearest(generated, real),
+        nearest(some_real, real, least=0.5),
         distances(generated, generated).mean(),
         distances(some_real, some_real).mean(),
     )
 
 
-def real_pictures(folder, images, shape, seed):
+def real_pictures(folder, images, shape):
     """The training pictures of a run, or those of another folder, prepared as there.
 
     Raises:
-        utils.InputError: there are none.
+        utils.InputError: there are none, or not those any more.
     """
     settings = utils.read_settings(folder)
-    images = images or settings["images"]
-    if images is None and settings.get("dataset"):
+    source = images or settings["images"]
+    if source is None and not settings.get("dataset"):
+        found = utils.toy_images(utils.TOY_PICTURES, shape, settings["seed"])
+    elif source is None:
         raise utils.InputError(
-            f"the run in {folder} has downloaded its pictures: name them with --images"
+            f"the run in {folder} downloaded its pictures: name the file with --images "
+            "(Keras keeps downloads in ~/.keras/datasets)"
         )
-    if images is None:
-        return utils.toy_images(utils.TOY_PICTURES, shape, settings["seed"])
-    fit, background = settings["fit"], tuple(settings["background"])
-    cache = settings["cache"] or folder
-    return utils.load_images(images, shape, fit, background, cache)[0]
+    else:
+        fit, background = settings["fit"], tuple(settings["background"])
+        cache = settings["cache"] or folder
+        found = utils.load_images(source, shape, fit, background, cache)[0]
+    same = utils.fingerprint(found)
+    if not images and any(settings.get(key, same[key]) != same[key] for key in same):
+        raise utils.InputError(
+            f"the training pictures of {folder} are not there any more, or were given "
+            "as an array: name pictures with --images"
+        )
+    return found
 
 
 @utils.plain_errors
 def main(argv=None):
-    parser = argparse.ArgumentParser("score.py", description="Does a GAN learn?")
-    folder, many = (
-        "folder of a run, such as runs/shoe_gan",
-        utils.number(low=16, high=2**16),
-    )
-    parser.add_argument("run", type=Path, help=folder)
-    images = "real pictures, if not those of the run"
-    parser.add_argument("--images", type=utils.some_path, metavar="PATH", help=images)
-    most = "at most so many of each kind (default: %(default)s)"
-    parser.add_argument("--pictures", type=many, default=1024, metavar="N", help=most)
-    seed = utils.number(low=0, high=2**31 - 1)
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="of all draws"
-    )
+    parser = utils.OneLineParser("score.py", description="Does a GAN learn?")
+    add, seed = parser.add_argument, utils.number(low=0, high=2**31 - 1)
+    many, most = utils.number(low=16, high=2**14), "at most so many of each kind"
+    real = "real pictures, if not those of the run"
+    add("run", type=Path, help="folder of a run, such as runs/shoe_gan")
+    add("--images", type=utils.some_path, metavar="PATH", help=real)
+    add("--pictures", type=many, default=1024, metavar="N", help=most)
+    add("--seed", type=seed, default=0, metavar="N", help="of all that is random")
     args = parser.parse_args(argv)
 
     generator, facts = utils.load_generator(args.run)
     if min(generator.output_shape[1:3]) < PATCH:
         raise utils.InputError(f"patches of {PATCH}x{PATCH} are larger than pictures")
-    real = real_pictures(args.run, args.images, generator.output_shape[1:], args.seed)
+    real = real_pictures(args.run, args.images, generator.output_shape[1:])
     n = min(args.pictures, len(real) // 2)
     if n < 16:
         raise utils.InputError(
@@ -194,32 +221,32 @@ def main(argv=None):
         "before training": utils.draw(untrained, z, facts["value_range"]),
     }
     size = "x".join(map(str, generator.output_shape[1:]))
-    print(f"pictures    {n:,} of each kind, {size}; {len(real):,} real ones in all\n")
+    utils.say(
+        f"pictures    {n:,} of each kind, {size}; {len(real):,} real ones in all\n"
+    )
     half = real[np.sort(order[:n])]
     heights = [level.shape[1] for level in laplacian_pyramid(half[:1])]
-    print("sliced Wasserstein distance x 1000, by height of the level")
-    print(f"{'':20}" + "".join(f"{height:>9}" for height in heights) + "     mean")
-    goal, means = projections(half, args.seed), {}
+    utils.say("sliced Wasserstein distance x 1000, by height of the level")
+    utils.say(f"{'':20}" + "".join(f"{height:>9}" for height in heights) + "     mean")
+    goal, means = patches(half, args.seed), {}
     for name, images in sets.items():
-        values = sliced_wasserstein(goal, projections(images, args.seed))
+        values = sliced_wasserstein(goal, patches(images, args.seed), args.seed)
         means[name] = np.mean(values)
         numbers = "".join(f"{value:9.2f}" for value in [*values, means[name]])
-        print(f"{name:20}{numbers}", flush=True)
+        utils.say(f"{name:20}{numbers}")
     found, floor, ceiling = means.values()
     share = (ceiling - found) / (ceiling - floor)
-    print(f"{'':20}{share:.0%} of the way from before training to real\n")
+    utils.say(f"{'':20}{share:.0%} of the way from before training to real\n")
 
-    nearest_generated, nearest_real, spread_generated, spread_real = variety(
-        generated, half, real
-    )
-    print(f"nearest training picture, in levels of 255 (median): generated "
-          f"{nearest_generated:.1f}, real {nearest_real:.1f}: "
-          + ("many are near copies" if nearest_generated < nearest_real / 2 else
-             "no sign of copies"))  # fmt: skip
-    print(f"distance from each other (mean): generated {spread_generated:.1f}, real "
-          f"{spread_real:.1f}: "
-          + ("collapsed, or nearly" if spread_generated < spread_real / 2 else
-             "no sign of collapse"))  # fmt: skip
+    near, real_near, spread, real_spread = variety(generated, half, real)
+    copies = "half or more are near copies" if near < real_near / 2 else "no copies"
+    if real_near == np.inf:
+        copies = "cannot tell, as the real ones are all the same"
+    utils.say(f"from the nearest real picture, in levels of 255 (median): generated "
+              f"{near:.1f}, real {real_near:.1f}: {copies}")  # fmt: skip
+    alike = "collapsed, or nearly" if spread < real_spread / 2 else "no collapse"
+    utils.say(f"from each other (mean): generated {spread:.1f}, "
+              f"real {real_spread:.1f}: {alike}")  # fmt: skip
 
 
 if __name__ == "__main__":

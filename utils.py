@@ -111,7 +111,7 @@ def plain_errors(main):
             where = f"cannot use {error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         except (MemoryError, tf.errors.ResourceExhaustedError):
-            hint = "try a smaller --batch-size, smaller pictures or networks"
+            hint = "try fewer pictures at a time, smaller ones, or smaller networks"
             print(f"error: out of memory: {hint}", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -138,13 +138,12 @@ def say(text):
         print(text, flush=True)
 
 
-def number(kind=int, low=1, high=math.inf):
+def number(kind=int, low=1, high=10**9):
     """An argparse type: an int or float from low to high, both included."""
 
     def convert(text):
         if not low <= (value := kind(text)) <= high:
-            limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text} is not {limit}")
+            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
         return value
 
     convert.__name__ = kind.__name__  # argparse shows it: "invalid int value"
@@ -167,8 +166,20 @@ def color(text):
         raise argparse.ArgumentTypeError(hint) from None
 
 
-class Parser(argparse.ArgumentParser):
-    """The options that all scripts have; a mistake ends in one line and exit status 2.
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but a mistake ends in one line, and help shows the defaults."""
+
+    def add_argument(self, *names, **options):
+        if options.get("default", argparse.SUPPRESS) != argparse.SUPPRESS:
+            options["help"] += " (default: %(default)s)"
+        return super().add_argument(*names, **options)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
+
+
+class Parser(OneLineParser):
+    """The options that all scripts have.
 
     Args:
         name: of the script, without ".py", and of its folder in runs/.
@@ -192,12 +203,13 @@ class Parser(argparse.ArgumentParser):
         where = "for the decoded pictures (default: that of --out)"
         add("--cache", type=some_path, metavar="FOLDER", help=where)
         passes = f"length, in passes over the pictures (default: {length})"
-        length = {"type": number(high=10**9), "metavar": "N"}
+        length = {"type": number(), "metavar": "N"}
         either.add_argument("--epochs", **length, help=passes)
         either.add_argument("--steps", **length, help="or in steps")
         singles = "no training: draw N single pictures with the generator in --out"
         either.add_argument("--generate", **length, help=singles)
-        add("--walk", action="store_true", help="and a GIF of a walk through z")
+        walk = "no training: a GIF of a walk through z, alone or with --generate"
+        add("--walk", action="store_true", help=walk)
         some, size = number(high=2**16), "pictures per step"
         add("--batch-size", type=some, default=batch_size, metavar="N", help=size)
         seed = number(low=0, high=2**31 - 1)
@@ -205,21 +217,14 @@ class Parser(argparse.ArgumentParser):
         add("--bfloat16", action="store_true", help="mixed precision, often faster")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")
 
-    def add_argument(self, *names, **options):
-        """As argparse does it, with the default at the end of the help."""
-        if options.get("default", argparse.SUPPRESS) != argparse.SUPPRESS:
-            options["help"] += " (default: %(default)s)"
-        return super().add_argument(*names, **options)
-
     def parse_args(self, argv=None):
-        if argv is None and "kernel_launcher" in sys.argv[0]:
+        if argv is None and in_notebook() and Path(sys.argv[0]).name != self.prog:
             argv = []  # in a notebook sys.argv belongs to the kernel
         args = super().parse_args(argv)
+        if args.walk and (args.epochs or args.steps):
+            self.error("--walk is for after the training: alone, or with --generate")
         args.script = self.prog
         return args
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
 
 
 def prepare(args):
@@ -330,7 +335,7 @@ def load_images(source, shape, fit="pad", background="white", cache=None):
     with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or damaged
         return cached()
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent, older_than=3600)
+    sweep(path.parent)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         skipped = decode(items, file, shape, fit, background)
     with replacing(listing) as temporary:
@@ -374,9 +379,9 @@ def find_pictures(folder) -> list[Path]:
     for root, folders, names in os.walk(
         folder, followlinks=True, onerror=lambda error: found.append(error.filename)
     ):
-        here = os.stat(root)
-        done = (here.st_dev, here.st_ino) in seen  # by a link, maybe a loop of them
-        seen.add((here.st_dev, here.st_ino))
+        here = os.path.realpath(root)
+        done = here in seen  # by a link, maybe a loop of them
+        seen.add(here)
         results = "settings.json" in names and "samples" in folders
         if done or (results and root != str(folder)):
             folders.clear()
@@ -397,8 +402,9 @@ def cache_name(paths, folder, *recipe):
     readable.
     """
     digest = hashlib.sha256(repr(recipe).encode())
+    start = len(os.path.join(folder, ""))
     for path in map(str, paths):
-        digest.update(os.fsencode(path[len(str(folder)) :]))
+        digest.update(os.fsencode(path[start:]))
         with contextlib.suppress(OSError):
             file = os.stat(path)
             times = file.st_mtime_ns, file.st_ctime_ns
@@ -490,9 +496,7 @@ def to_rgb(picture, background) -> Image.Image:
     """A Pillow picture of any mode as RGB, its transparent pixels on the background."""
     if picture.mode[0] in "IF":  # deep grays: scale them, convert() would clip
         values = np.asarray(picture, np.float32)
-        guesses = (
-            [] if "16" in picture.mode else [1, 255]
-        )  # where the mode leaves it open
+        guesses = [] if "16" in picture.mode else [1, 255]  # the mode leaves it open
         full = next((f for f in guesses if values.max() <= f), 65535)
         opaque = values != picture.info.get("transparency")
         layers = [to_uint8(values, (0, full)), np.uint8(255 * opaque)]
@@ -501,6 +505,8 @@ def to_rgb(picture, background) -> Image.Image:
         profiles = [ImageCms.createProfile(name) for name in ("LAB", "sRGB")]
         picture = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
     elif picture.mode in ("RGB", "RGBA", "CMYK") and picture.info.get("icc_profile"):
+        if picture.has_transparency_data:  # which the transform would forget
+            picture = picture.convert("RGBA")
         with contextlib.suppress(ImageCms.PyCMSError, OSError):  # broken: do without
             if transform := to_srgb(picture.info["icc_profile"], picture.mode):
                 picture = ImageCms.applyTransform(picture, transform)
@@ -616,7 +622,8 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
         args: parsed options (out, epochs or steps, batch_size, seed, fresh).
         sheet_size: (rows, columns) of the sheets of samples.
         sample_every, sample_every_epochs: a sheet each so many steps or epochs.
-        latent, value_range: kind of z, and range of the generator's output.
+        latent: kind of z, "normal" or "uniform".
+        value_range: numbers of the generator that are shown as black and white.
         real_batch_size: real pictures per step, if not args.batch_size.
         uniform: draw pictures with replacement, in place of shuffled epochs.
 
@@ -642,10 +649,7 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
         say("warning     pictures of this size want a GPU; a CPU takes days")
     say(f"output      {args.out}{os.sep}")
     every = sample_every or sample_every_epochs * steps_per_epoch
-    some = images[np.linspace(0, len(images) - 1, 64).astype(int)]
-    facts = {
-        "pictures": len(images),
-        "pixels": zlib.crc32(some.tobytes()),
+    facts = fingerprint(images) | {
         "sheet": sheet_size,
         "latent": latent,
         "value_range": value_range,
@@ -657,6 +661,12 @@ def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epoc
     results = "samples, training.gif, losses and generator.keras"
     say(f"{recorder.stopped or 'done'} at step {recorder.step:,}: {results} are in "
         f"{args.out}{os.sep}")  # fmt: skip
+
+
+def fingerprint(images) -> dict:
+    """Number of pictures, and a checksum of 64 of them, to know them again."""
+    some = images[np.linspace(0, len(images) - 1, 64).astype(int)]
+    return {"pictures": len(images), "pixels": zlib.crc32(some.tobytes())}
 
 
 def run(gan, images, args, recorder, batch_size, uniform):
@@ -704,7 +714,14 @@ def replacing(path):
         yield temporary
         for part in [*temporary.glob("*"), temporary]:
             sync(part)
-        os.replace(temporary, path)
+        for patience in [0.1] * 20 * (os.name == "nt") + [0]:  # for virus scanners
+            try:
+                os.replace(temporary, path)
+                break
+            except PermissionError:
+                if not patience:
+                    raise
+                time.sleep(patience)
         sync(path.parent)
     except OSError as error:
         shown = isinstance(error, PermissionError) and path.exists()
@@ -738,11 +755,15 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
-def sweep(folder, older_than=0):
-    """Delete what killed processes left unfinished, if it is so many seconds old."""
+def sweep(folder):
+    """Delete what killed processes left unfinished; a cache, when it is an hour old.
+
+    A process that decodes for the cache may be one of another run.
+    """
     for path in folder.glob(".unfinished-*"):
+        age = 3600 if "-pictures-" in path.name else 0
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than:
+            if time.time() - path.stat().st_mtime >= age:
                 remove(path)
 
 
@@ -783,6 +804,8 @@ def run_settings(args, **more):
     new |= more
     if not str(args.out).isprintable():
         raise InputError(f"--out {args.out!r}: the name is not in UTF-8")
+    if args.cache:
+        new["cache"] = str(args.cache.resolve())
     if args.images:
         images, out = Path(args.images).resolve(), args.out.resolve()
         new["images"] = str(images)
@@ -802,10 +825,8 @@ def run_settings(args, **more):
     if more and not old:
         say(f"warning     {args.out} has no settings.json: is this the same run?")
     may_change = {"epochs", "steps", "out", "cache", "versions", "pixels"}
-    for name in sorted(
-        old.keys() & new.keys(), key=lambda name: (name != "script", name)
-    ):
-        if old[name] != new[name] and name not in may_change:
+    for name in ["script", *sorted(new)]:
+        if name in old and old[name] != new[name] and name not in may_change:
             raise InputError(
                 f"the run in {args.out} has {name} {old[name]}, not {new[name]}: use "
                 "the same, another --out, or --fresh"
@@ -868,12 +889,12 @@ class Recorder(keras.callbacks.Callback):
             self.live.show(self.sheets()[-1][1])
         if not self.step:
             save_picture(self.out / "real.png", sheet(images[:64], columns=8))
-        if not self.sheets():
+        if not self.step or not self.sheets():
             self.save_sheet()
 
     def prepare_folder(self, fresh):
         """Make the folders; clear away what is no part of this run."""
-        if fresh and checkpoints(self.out):
+        if fresh and (checkpoints(self.out) or self.sheets()):
             say(f"deleting the checkpoints and samples in {self.out}{os.sep}")
             for old in [*checkpoints(self.out), *(path for _, path in self.sheets())]:
                 remove(old)
@@ -1010,9 +1031,9 @@ class Recorder(keras.callbacks.Callback):
     def warn_if_d_has_won(self, values):
         """Once, after 3 epochs, and not less than 500 steps, of a D that is sure."""
         won = values["d_real"] > 0.95 and values["d_fake"] < 0.05
-        before, self.epochs_won = self.epochs_won, (self.epochs_won + 1) * won
+        self.epochs_won = (self.epochs_won + 1) * won
         enough = max(3, math.ceil(500 / self.steps_per_epoch))
-        if before < enough <= self.epochs_won:
+        if self.epochs_won == enough:
             say(f"\nwarning     D has won for {enough} epochs: G may not catch up. "
                 "If sheets stay bad, try --fresh with another --seed, or more "
                 "pictures")  # fmt: skip
@@ -1020,8 +1041,8 @@ class Recorder(keras.callbacks.Callback):
     def warn_if_alike(self, pictures):
         """Once, after 3 sheets that show the same picture everywhere."""
         alike = self.step >= 500 and pictures.std(axis=0).mean() < 3  # of 255
-        before, self.sheets_alike = self.sheets_alike, (self.sheets_alike + 1) * alike
-        if before < 3 <= self.sheets_alike:
+        self.sheets_alike = (self.sheets_alike + 1) * alike
+        if self.sheets_alike == 3:
             say("\nwarning     the last 3 sheets show one picture all over: G has "
                 "collapsed. Try --fresh with another --seed, or a larger "
                 "--batch-size")  # fmt: skip
@@ -1046,8 +1067,10 @@ class Recorder(keras.callbacks.Callback):
         began = time.monotonic()
         with replacing(self.out / "losses.png") as temporary:
             plot_losses(temporary, self.rows)
-        with replacing(self.out / "training.gif") as temporary:
-            save_gif(temporary, [path for _, path in self.sheets()])
+        if frames := read_frames([path for _, path in self.sheets()]):
+            milliseconds = [150] * len(frames[1:]) + [1500]
+            with replacing(self.out / "training.gif") as temporary:
+                save_gif(temporary, frames, milliseconds)
         with replacing(self.out / "generator.keras") as temporary:
             self.gan.generator.save(temporary)
         # The next time comes after 50 times what this took: 2 % of the time, or less.
@@ -1100,8 +1123,8 @@ def save_picture(path, array):
         imageio.imwrite(temporary, array[..., 0] if array.shape[2] == 1 else array)
 
 
-def save_gif(path, sheets):
-    """Make a GIF of at most MAX_FRAMES of the sheets (paths), the last one included.
+def read_frames(sheets) -> list[np.ndarray]:
+    """At most MAX_FRAMES of the sheets (paths), small; the last one is among them.
 
     Sheets that the user has deleted, damaged or cut are passed over.
     """
@@ -1111,9 +1134,14 @@ def save_gif(path, sheets):
             picture = picture.convert("RGB")
             picture.thumbnail((512, 512))
             frames.append(np.asarray(picture))
-    frames = [frame for frame in frames if frame.shape == frames[-1].shape]
-    milliseconds = [150] * (len(frames) - 1) + [1500] if len(frames) > 1 else 1500
-    imageio.imwrite(path, frames, duration=milliseconds, loop=0)
+    return [frame for frame in frames if frame.shape == frames[-1].shape]
+
+
+def save_gif(path, frames, milliseconds):
+    """Write uint8 frames (H, W, 3), each with its duration, as a GIF that repeats."""
+    if len(frames) == 1:  # of which Pillow wants a number
+        (milliseconds,) = milliseconds
+    imageio.imwrite(path, frames, extension=".gif", duration=milliseconds, loop=0)
 
 
 def plot_losses(path, rows):
@@ -1150,8 +1178,10 @@ def generate(args):
     """
     generator, facts = load_generator(args.out)
     folder, count = args.out / "generated" / f"seed_{args.seed}", args.generate or 0
-    remove(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]*.png") if count else []:  # of a larger number
+        if old.stem.isdigit():
+            old.unlink()
     chunk, first = math.prod(facts["sheet"]), []
     bar = keras.utils.Progbar(count or 1, unit_name="picture")
     for start in range(0, count, chunk):  # memory for one chunk, however many
@@ -1169,8 +1199,8 @@ def generate(args):
         save_picture(folder / "sheet.png", sheet(np.stack(first), columns))
     if args.walk:
         save_walk(folder / "walk.gif", generator, facts, args.seed)
-    walk = " and walk.gif" if args.walk else ""
-    say(f"done: {count:,} pictures{walk} are in {folder}{os.sep}")
+    done = [f"{count:,} pictures"] * bool(count) + ["walk.gif"] * args.walk
+    say(f"done: {' and '.join(done)} in {folder}{os.sep}")
 
 
 def load_generator(folder):
@@ -1209,7 +1239,7 @@ def sample_latent(latent, n, latent_dim, seed):
 
 def draw(generator, z, value_range) -> np.ndarray:
     """uint8 pictures (N, H, W, C) from z (N, latent_dim), in inference mode."""
-    parts = [generator(z[i : i + 16], training=False) for i in range(0, len(z), 16)]
+    parts = (generator(z[i : i + 16], training=False) for i in range(0, len(z), 16))
     return np.concatenate([to_uint8(part, value_range) for part in parts])
 
 
@@ -1238,4 +1268,4 @@ def save_walk(path, generator, facts, seed):
     frames = [sheet(draw(generator, one, facts["value_range"]), side) for one in z]
     frames = [np.repeat(f, 3, axis=2) if f.shape[2] == 1 else f for f in frames]
     with replacing(path) as temporary:
-        imageio.imwrite(temporary, frames, extension=".gif", duration=50, loop=0)
+        save_gif(temporary, frames, [50] * len(frames))

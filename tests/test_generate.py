@@ -47,8 +47,10 @@ def test_the_seed_decides_and_the_number_does_not(trained):
 
 
 def test_a_walk_alone(trained):
+    generate(trained, "--generate", "5", "--seed", "7")
+    generate(trained, "--generate", "3", "--seed", "7")
     folder, names, _ = generate(trained, "--walk", "--seed", "7")
-    assert names == []
+    assert names == ["0000.png", "0001.png", "0002.png"], "of the call before"
     with Image.open(folder / "walk.gif") as gif:
         assert gif.size == (32, 32) and gif.info["loop"] == 0
 

@@ -372,6 +372,8 @@ MISTAKES = [
     ("dcgan_pokemon", ["--background", "whitish"], "no colour"),
     ("dcgan_pokemon", ["--seed", "-1"], "-1 is not from 0"),
     ("dcgan_pokemon", ["--fit", "stretch"], "invalid choice"),
+    ("dcgan_pokemon", ["--walk", "--epochs", "3"], "--walk is for after"),
+    ("dcgan_pokemon", ["--generate", "3", "--epochs", "3"], "not allowed with"),
     ("dcgan_pokemon", ["--images", "nowhere"], "no such file or folder"),
     ("shoe_gan", ["--experiment", "5"], "invalid choice"),
     ("dcgan256", ["--batch-size", "7"], "must be even"),

@@ -245,6 +245,8 @@ def test_embedded_colour_profiles_are_heeded(tmp_path):
     assert close(load_one(tmp_path / "a" / "x.png"), (0, 0, 255))
     save(tmp_path / "b" / "x.png", RED, (16, 16), icc_profile=srgb)
     assert (load_one(tmp_path / "b" / "x.png") == RED).all()
+    save(tmp_path / "d" / "x.png", RED, transparency=RED, icc_profile=profile)
+    assert (load_one(tmp_path / "d" / "x.png") == WHITE).all()
     save(tmp_path / "c" / "x.png", RED, (16, 16), icc_profile=b"nonsense")
     assert (load_one(tmp_path / "c" / "x.png") == RED).all()
 
