@@ -22,7 +22,10 @@ Deviations:
      only, when it recompiles, and also forgets Adam's moments.
 [D3] D ends in a logit, and the loss is computed from it: the same number, but for
      the clipping of probabilities near 0 and 1.
-[D4] In G's step only G is updated. The source trains both, then puts D's weights back.
+[D4] In G's step only G's weights are updated. The source trains both, then puts D's
+     back, with its moving averages, which here move on and are never used.
+[D5] Weights are saved at every sheet, and at the latest every ten minutes; in the
+     source every 500 steps.
 
 Oddities kept:
 [K1] Flipped labels: D says how probably a picture is generated. d_real and d_fake
@@ -245,7 +248,7 @@ def main(argv=None):
         images,
         args,
         sheet_size=SHEET,
-        sample_every=SAMPLE_EVERY,
+        sample_every=SAMPLE_EVERY,  # [D5]
         latent="uniform",
         value_range=(0, 1),
         real_batch_size=args.batch_size // 2,

@@ -162,7 +162,8 @@ def build_discriminator(
 class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
-    The parameters are those of the source; ``optimizer`` is G's, ``d_optimizer`` D's.
+    The parameters are those of the source, and ``seed``; ``optimizer`` is G's,
+    ``d_optimizer`` D's.
     """
 
     def __init__(

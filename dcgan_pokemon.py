@@ -15,7 +15,7 @@ and the code in the slope of LeakyReLU.
 Deviations:
 [D1] Two equal Adam optimizers; the source shares one, which Keras 3 does not allow.
 [D2] 64 real pictures per step, as many as latent vectors; the source's loop shows D
-     one. So an epoch of 819 pictures is 13 updates here, and 819 there.
+     one. So an epoch of 819 pictures is 13 updates here (the last of 51), 819 there.
 [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early samples
      are "primarily blue".
 [D4] D ends in a logit, and the loss is computed from it: the same number, but for
