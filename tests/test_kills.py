@@ -61,7 +61,7 @@ def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
         if (SCRIPTS.index(name) + i) % 2:
             wait_until_writing(out, process, times=rng.choice([1, 2, 2, 3]))
         else:
-            time.sleep(0.9 * startup + rng.random() * duration / KILLS)
+            time.sleep(0.9 * startup + 0.7 * rng.random() * duration / KILLS)
         kills += process.poll() is None
         process.kill()
         text, errors = process.communicate()
