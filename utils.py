@@ -111,7 +111,7 @@ def plain_errors(main):
             where = f"cannot use {error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         except (MemoryError, tf.errors.ResourceExhaustedError):
-            hint = "try fewer pictures at a time, smaller ones, or smaller networks"
+            hint = "try a smaller --batch-size (score.py: --pictures) or networks"
             print(f"error: out of memory: {hint}", file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
