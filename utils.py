@@ -203,11 +203,11 @@ class Parser(OneLineParser):
         where = "for the decoded pictures (default: that of --out)"
         add("--cache", type=some_path, metavar="FOLDER", help=where)
         passes = f"length, in passes over the pictures (default: {length})"
-        length = {"type": number(), "metavar": "N"}
-        either.add_argument("--epochs", **length, help=passes)
-        either.add_argument("--steps", **length, help="or in steps")
+        whole = {"type": number(), "metavar": "N"}
+        either.add_argument("--epochs", **whole, help=passes)
+        either.add_argument("--steps", **whole, help="or in steps")
         singles = "no training: draw N single pictures with the generator in --out"
-        either.add_argument("--generate", **length, help=singles)
+        either.add_argument("--generate", **whole, help=singles)
         walk = "no training: a GIF of a walk through z, alone or with --generate"
         add("--walk", action="store_true", help=walk)
         some, size = number(high=2**16), "pictures per step"
@@ -885,12 +885,12 @@ class Recorder(keras.callbacks.Callback):
             verb = "resuming" if self.step < total else "finished already"
             say(f"{verb} at step {self.step:,} of {total:,}")
         self.live = Live() if in_notebook() else None
-        if self.live and self.step and self.sheets():
-            self.live.show(self.sheets()[-1][1])
         if not self.step:
             save_picture(self.out / "real.png", sheet(images[:64], columns=8))
         if not self.step or not self.sheets():
             self.save_sheet()
+        elif self.live:
+            self.live.show(self.sheets()[-1][1])
 
     def prepare_folder(self, fresh):
         """Make the folders; clear away what is no part of this run."""
@@ -991,9 +991,9 @@ class Recorder(keras.callbacks.Callback):
         self.step += 1
         values = {mean.name: logs[mean.name] for mean in self.gan.means}
         ends = self.step == self.total or bool(self.stopped)
-        sheet, due = self.wants_sheet(self.step) or ends, time.monotonic() > self.due_at
+        draws, due = self.wants_sheet(self.step) or ends, time.monotonic() > self.due_at
         finite = all(map(math.isfinite, values.values()))
-        if finite and (sheet or due):  # before anything of it is kept
+        if finite and (draws or due):  # before anything of it is kept
             finite = all(np.isfinite(w).all() for w in self.gan.get_weights())
         if not finite:
             raise InputError(
@@ -1004,9 +1004,9 @@ class Recorder(keras.callbacks.Callback):
             row = {"epoch": math.ceil(self.step / self.steps_per_epoch)}
             row["step"] = self.step
             self.rows.append(row | {name: f"{v:.6g}" for name, v in values.items()})
-        if sheet:
+        if draws:
             self.save_sheet()
-        if (sheet or due) and not ends:  # train() keeps the end
+        if (draws or due) and not ends:  # run() keeps the end
             self.save_checkpoint()
         if due and not ends:
             self.save_results()
@@ -1179,6 +1179,7 @@ def generate(args):
     generator, facts = load_generator(args.out)
     folder, count = args.out / "generated" / f"seed_{args.seed}", args.generate or 0
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     for old in folder.glob("[0-9]*.png") if count else []:  # of a larger number
         if old.stem.isdigit():
             old.unlink()
@@ -1190,7 +1191,7 @@ def generate(args):
         pictures = draw(generator, z[: count - start], facts["value_range"])
         for i, picture in enumerate(pictures, start):
             name = f"{i:0{max(4, len(str(count - 1)))}}.png"
-            imageio.imwrite(folder / name, picture.squeeze())
+            save_picture(folder / name, picture)
         first += list(pictures[: max(0, 100 - start)])
         if on_terminal() or in_notebook():
             bar.update(start + len(pictures))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import utils
 from PIL import Image
-
-SMALL = ["--img-size", "8", "8", "--batch-size", "4"]
+from test_scripts import SMALL
 
 
 @pytest.fixture(scope="module")

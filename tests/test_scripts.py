@@ -194,7 +194,11 @@ def test_same_seed_same_run_and_another_seed_another(folder, tmp_path):
 @pytest.mark.parametrize("name", ["dcgan_grayscale", "shoe_gan"])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, folder, tmp_path):
     """Ctrl-C in the middle of an epoch ends in order; the same command goes on."""
-    options = ["--images", folder, "--batch-size", 1, "--steps", 40]  # 11 an epoch
+    for i in range(3):  # so many that it surely stops within the first epoch
+        shutil.copy(folder / "Picture 0.jpg", folder / f"x{i}.jpg")
+        shutil.copytree(folder / "a", folder / f"a{i}")
+    pictures = len(utils.find_pictures(folder))
+    options = ["--images", folder, "--batch-size", 1, "--steps", pictures + 6]
     options += ["--img-size", 32, 32] if name == "dcgan_grayscale" else []
     run(name, *options, "--out", tmp_path / "whole")
 
@@ -205,11 +209,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, folder, tmp_path
     text, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and errors == ""
     stopped = re.search(r"stopped at step (\d+)", text)
-    assert stopped and 5 <= int(stopped[1]) < 40
+    assert stopped and 5 <= int(stopped[1]) < pictures, "in the middle of an epoch"
     assert (out / "generator.keras").exists() and rows_of(out)
 
     text, _ = run(name, *options, "--out", out)
-    assert f"resuming at step {stopped[1]} of 40" in text
+    assert f"resuming at step {stopped[1]} of {pictures + 6}" in text
     assert_same_run(tmp_path / "whole", out)
 
 
