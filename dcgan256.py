@@ -185,7 +185,7 @@ class DCGAN256(keras.Model):
         """One update of D on one kind of pictures; gives loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self.discriminator(images, training=True)
+            logits = utils.call(self.discriminator, images, training=True)
             loss = self.bce(self.soft_labels(tf.shape(images)[0], label), logits)
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, logits
@@ -198,15 +198,17 @@ class DCGAN256(keras.Model):
         # one update, then log D(G(z)) in another.
         d_loss_real, real_logits = self.update_d(real, REAL_LABEL)
         z = self.sample_z(n, self.seed_generator)
-        fake = self.generator(z, training=False)  # [K2]
+        fake = utils.call(self.generator, z, training=False)  # [K2]
         d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
 
         # 2. G: maximize log(1 - D(G(z))), be taken for real, on twice as many new z.
         z = self.sample_z(2 * n, self.seed_generator)
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
-            g_logits = self.discriminator(
-                self.generator(z, training=True), training=True
+            g_logits = utils.call(
+                self.discriminator,
+                utils.call(self.generator, z, training=True),
+                training=True,
             )
             g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)  # [K3]
         g_gradients = tape.gradient(g_loss, g_variables)

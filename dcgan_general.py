@@ -215,7 +215,7 @@ class DCGAN(keras.Model):
         """One update of D on one kind of pictures; gives loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self.discriminator(images, training=True)
+            logits = utils.call(self.discriminator, images, training=True)
             loss = self.bce(tf.fill(tf.shape(logits), label), logits)
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, logits
@@ -225,15 +225,15 @@ class DCGAN(keras.Model):
         z = self.sample_z(tf.shape(real)[0], self.seed_generator)
 
         # 1. D: maximize log D(x), one update, then log(1 - D(G(z))), another.
-        fake = self.generator(z, training=False)  # [K1]
+        fake = utils.call(self.generator, z, training=False)  # [K1]
         d_loss_real, real_logits = self.update_d(real, 1.0)
         d_loss_fake, fake_logits = self.update_d(fake, 0.0)
 
         # 2. G: maximize log D(G(z)), for the same z [K2] and the updated D.
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
-            fake = self.generator(z, training=True)
-            g_logits = self.discriminator(fake, training=True)  # [D3]
+            fake = utils.call(self.generator, z, training=True)
+            g_logits = utils.call(self.discriminator, fake, training=True)  # [D3]
             g_loss = self.bce(tf.ones_like(g_logits), g_logits)
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 

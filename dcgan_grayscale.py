@@ -131,10 +131,10 @@ class GrayscaleGAN(keras.Model):
 
         # 1. D: maximize log D(x) + log(1 - D(G(z))).
         z = self.sample_z(n, self.seed_generator)
-        fake = self.generator(z, training=True)  # [D1]
+        fake = utils.call(self.generator, z, training=True)  # [D1]
         with tf.GradientTape() as tape:
-            real_logits = self.discriminator(real, training=True)
-            fake_logits = self.discriminator(fake, training=True)
+            real_logits = utils.call(self.discriminator, real, training=True)
+            fake_logits = utils.call(self.discriminator, fake, training=True)
             d_loss = (
                 self.bce(tf.ones_like(real_logits), real_logits)
                 + self.bce(tf.zeros_like(fake_logits), fake_logits)
@@ -144,8 +144,10 @@ class GrayscaleGAN(keras.Model):
         # 2. G: maximize log D(G(z)), for fresh z and the updated D.
         z = self.sample_z(n, self.seed_generator)
         with tf.GradientTape() as tape:
-            g_logits = self.discriminator(
-                self.generator(z, training=True), training=True
+            g_logits = utils.call(
+                self.discriminator,
+                utils.call(self.generator, z, training=True),
+                training=True,
             )
             g_loss = self.bce(tf.ones_like(g_logits), g_logits)
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)

@@ -118,9 +118,9 @@ class PokemonGAN(keras.Model):
         # Both losses come from one forward pass, and both gradients from the weights
         # before either update.
         with tf.GradientTape(persistent=True) as tape:
-            fake = self.generator(z, training=True)
-            real_logits = self.discriminator(real, training=True)
-            fake_logits = self.discriminator(fake, training=True)
+            fake = utils.call(self.generator, z, training=True)
+            real_logits = utils.call(self.discriminator, real, training=True)
+            fake_logits = utils.call(self.discriminator, fake, training=True)
             if self.double_sigmoid:  # [D5]
                 # Keras' loss undoes a sigmoid that it sees: identity() hides it.
                 real_logits = tf.identity(tf.sigmoid(real_logits))

@@ -113,7 +113,7 @@ def build_discriminator():
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv()),  # (B, 1, 1, 1)
-        layers.Flatten(),  # (B, 1)
+        layers.Flatten(dtype="float32"),  # (B, 1)
     ]
     return keras.Sequential(network, name="discriminator")
 
@@ -162,13 +162,13 @@ class ShoeGAN(keras.Model):
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
         with tf.GradientTape() as fake_tape:
-            fake = self.generator(z, training=True)
+            fake = utils.call(self.generator, z, training=True)
 
         # 1. D: maximize log D(x) + log(1 - D(G(z))); experiments 3 and 4 soften the
         # first term to 0.9 log D(x) + 0.1 log(1 - D(x)).
         with tf.GradientTape() as d_tape:
-            real_logits = self.discriminator(real, training=True)
-            fake_logits = self.discriminator(fake, training=True)
+            real_logits = utils.call(self.discriminator, real, training=True)
+            fake_logits = utils.call(self.discriminator, fake, training=True)
             d_loss = self.bce(real_target, real_logits) + self.bce(
                 tf.zeros_like(fake_logits), fake_logits
             )
@@ -178,7 +178,7 @@ class ShoeGAN(keras.Model):
         # goes back through D to the fakes, and on through the pass of G that made them.
         with tf.GradientTape() as g_tape:
             g_tape.watch(fake)
-            g_logits = self.discriminator(fake, training=True)
+            g_logits = utils.call(self.discriminator, fake, training=True)
             g_loss = self.bce(real_target, g_logits)  # [K1]
         g_variables = self.generator.trainable_variables
         g_gradients = fake_tape.gradient(

@@ -1,0 +1,175 @@
+"""utils.call() computes what the layers compute, by other kernels."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import utils
+from keras import layers
+
+
+def without_noise(network):
+    """The network without what is random, so that two passes can be compared."""
+    for layer in network.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0
+        if isinstance(layer, layers.GaussianNoise):
+            layer.stddev = 0
+    return network
+
+
+def passes(call, network, x, training):
+    """Output, gradients and moving averages of one pass, from the same state."""
+    before = [variable.numpy() for variable in network.variables]
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = call(network, x, training=training)
+        loss = tf.reduce_sum(
+            y * np.linspace(0, 1, y[0].numpy().size).reshape(y[0].shape)
+        )
+    gradients = tape.gradient(loss, [x, *network.trainable_variables])
+    after = [variable.numpy() for variable in network.non_trainable_variables]
+    for variable, value in zip(network.variables, before):
+        variable.assign(value)
+    return [y, *gradients, *after]
+
+
+def stock(network, x, training):
+    return network(x, training=training)
+
+
+def agree(network, x, training, tolerance):
+    ours = passes(utils.call, network, x, training)
+    keras_own = passes(stock, network, x, training)
+    largest = max(np.linalg.norm(b) for b in keras_own)  # some gradients are truly 0
+    for a, b in zip(ours, keras_own):
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype and a.shape == b.shape
+        error = np.linalg.norm(a - b)
+        assert error <= tolerance * (np.linalg.norm(b) + 1e-3 * largest)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("which", ["generator", "discriminator"])
+def test_every_network_is_computed_as_keras_does(script, which, training):
+    network = without_noise(getattr(script, f"build_{which}")())
+    rng = np.random.default_rng(0)
+    for layer in network.layers:  # away from the start, where much is 0 or 1
+        if isinstance(layer, layers.BatchNormalization):
+            for weight in layer.weights:
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    x = rng.normal(size=(3, *network.input_shape[1:])).astype(np.float32)
+    agree(network, x, training, 1e-3)  # some ReLU turn on or off
+
+
+def test_one_pixel_is_spread_exactly():
+    """In float64, where rounding hides nothing; with and without bias, activation."""
+    x = np.random.default_rng(0).normal(size=(5, 1, 1, 7))
+    for options in ({"use_bias": False}, {"activation": "relu", "strides": (2, 3)}):
+        layer = layers.Conv2DTranspose(6, (4, 3), dtype="float64", **options)
+        network = keras.Sequential([keras.Input((1, 1, 7), dtype="float64"), layer])
+        for weight in layer.weights:
+            weight.assign(np.random.default_rng(1).normal(size=weight.shape))
+        agree(network, x, True, 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(40,), (9, 9, 8)])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_batch_normalization_against_float64(shape, batch):
+    """The fused kernel is as near to the layer in float64 as float32 can be."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, size=(batch, *shape))
+    results = []
+    for dtype, call in (("float64", stock), ("float32", utils.call)):
+        layer = layers.BatchNormalization(momentum=0.7, epsilon=1e-5, dtype=dtype)
+        network = keras.Sequential([keras.Input(shape, dtype=dtype), layer])
+        for weight in layer.weights:
+            weight.assign(np.linspace(0.5, 1.5, weight.shape[0]))
+        results.append(passes(call, network, x.astype(dtype), True))
+    for exact, fused in zip(*results):
+        exact = np.asarray(exact)
+        tolerance = 2e-5 * max(1, np.abs(exact).max())
+        np.testing.assert_allclose(fused, exact, 0, tolerance)
+
+
+def test_other_batch_normalization_is_left_to_keras(monkeypatch):
+    monkeypatch.setattr(utils, "batch_normalization", None)  # a call would fail
+    frozen = layers.BatchNormalization()
+    frozen.trainable = False
+    for layer in (
+        layers.BatchNormalization(axis=1),
+        layers.BatchNormalization(scale=False),
+        layers.BatchNormalization(center=False),
+        layers.BatchNormalization(dtype="float64"),
+        frozen,
+    ):
+        network = keras.Sequential([keras.Input((4, 4, 3)), layer])
+        agree(network, np.ones((2, 4, 4, 3), np.float32), True, 1e-6)
+
+
+def test_dropout_drops_the_right_share():
+    layer = layers.Dropout(0.25, seed=1)
+    network = keras.Sequential([keras.Input((64, 64, 8)), layer])
+    x = tf.constant(np.random.default_rng(0).uniform(1, 2, (8, 64, 64, 8)), tf.float32)
+    drawn = []
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = utils.call(network, x, training=True)
+        kept = y.numpy() != 0
+        np.testing.assert_allclose(y, np.where(kept, x / 0.75, 0), 1e-6)
+        slope = tape.gradient(y, x)
+        np.testing.assert_allclose(slope, np.where(kept, 1 / 0.75, 0), 1e-6)
+        assert kept.mean() == pytest.approx(0.75, abs=0.005)  # 6 standard deviations
+        assert kept.mean((1, 2, 3)) == pytest.approx(0.75, abs=0.015)
+        assert kept.mean((0, 1, 2)) == pytest.approx(0.75, abs=0.015)
+        drawn.append(kept)
+    together = (drawn[0] & drawn[1]).mean()  # independent: the product of both shares
+    assert together == pytest.approx(0.75**2, abs=0.006)
+    neighbours = (kept[..., 1:] & kept[..., :-1]).mean()  # bytes of one word
+    assert neighbours == pytest.approx(0.75**2, abs=0.006)
+    np.testing.assert_array_equal(utils.call(network, x, training=False), x)
+
+
+def test_dropout_follows_the_random_state_of_the_layer():
+    layer = layers.Dropout(0.5, seed=1)
+    network = keras.Sequential([keras.Input((8,)), layer])
+    x, state = np.ones((2, 8), np.float32), layer.seed_generator.state
+    before = state.numpy()
+    first = utils.call(network, x, training=True).numpy()
+    after = state.numpy()
+    assert (utils.call(network, x, training=True).numpy() != first).any()
+    state.assign(before)
+    np.testing.assert_array_equal(utils.call(network, x, training=True), first)
+    state.assign(before)
+    layer(x, training=True)
+    np.testing.assert_array_equal(state.numpy(), after)  # moved on as Keras moves it
+
+
+@pytest.mark.parametrize("rate", [0.4, 0.0])
+def test_dropout_at_another_rate_is_left_to_keras(rate, monkeypatch):
+    monkeypatch.setattr(utils, "dropout", None)
+    network = keras.Sequential([keras.Input((1000,)), layers.Dropout(rate)])
+    y = utils.call(network, np.ones((8, 1000), np.float32), training=True).numpy()
+    assert (y == 0).mean() == pytest.approx(rate, abs=0.04)
+
+
+def test_mixed_precision_stays_mixed(script):
+    """Layers compute in bfloat16, weights and the output are float32."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        generator, discriminator = (
+            script.build_generator(),
+            script.build_discriminator(),
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    z = np.random.default_rng(0).normal(size=(2, generator.input_shape[1]))
+    with tf.GradientTape() as tape:
+        pictures = utils.call(generator, z.astype(np.float32), training=True)
+        logits = utils.call(discriminator, pictures, training=True)
+        loss = tf.reduce_mean(logits)
+    assert pictures.dtype == logits.dtype == tf.float32
+    for gradient in tape.gradient(loss, generator.trainable_variables):
+        assert gradient.dtype == tf.float32 and np.isfinite(gradient).all()
