@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+GPUS_GIVEN = os.environ.get("CUDA_VISIBLE_DEVICES")  # for the tests marked gpu
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # exact repetition is promised on the CPU
 
 import utils  # noqa: E402, F401, I001  (first: keeps TensorFlow's start quiet)
@@ -18,6 +19,10 @@ import utils  # noqa: E402, F401, I001  (first: keeps TensorFlow's start quiet)
 import keras  # noqa: E402
 
 SCRIPTS = ["dcgan256", "dcgan_general", "dcgan_grayscale", "dcgan_pokemon", "shoe_gan"]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a GPU, and is skipped without one")
 
 
 @pytest.fixture(autouse=True)

@@ -173,3 +173,26 @@ def test_mixed_precision_stays_mixed(script):
     assert pictures.dtype == logits.dtype == tf.float32
     for gradient in tape.gradient(loss, generator.trainable_variables):
         assert gradient.dtype == tf.float32 and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_xla_compiles_it(policy):
+    """As on a GPU; here on the CPU, against the same without XLA."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = keras.Sequential(
+            [keras.Input((16,)), layers.Reshape((1, 1, 16)),
+             layers.Conv2DTranspose(8, 4, activation="relu"),
+             layers.BatchNormalization(momentum=0.7), layers.Dropout(0.25, seed=3),
+             layers.Flatten(), layers.BatchNormalization()]
+        )  # fmt: skip
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    compiled = tf.function(utils.call, jit_compile=True)
+    for a, b in zip(
+        passes(compiled, network, x, True), passes(utils.call, network, x, True)
+    ):
+        a, b = (np.asarray(tf.cast(one, tf.float32)) for one in (a, b))
+        tolerance = 1e-3 if policy == "float32" else 0.1
+        np.testing.assert_allclose(a, b, 0, tolerance * max(1, np.abs(b).max()))
