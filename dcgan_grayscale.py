@@ -37,8 +37,8 @@ Verdict: see the results in README.md.
 try:
     import utils  # first: keeps TensorFlow's start quiet
 except ModuleNotFoundError as error:
-    hint = "copy utils.py beside this script, install the rest with requirements.txt"
-    raise SystemExit(f"{error}: {hint}") from None
+    hint = "copy utils.py, disk.py and results.py beside this script, and "
+    raise SystemExit(f"{error}: {hint}install requirements.txt") from None
 
 import keras
 import numpy as np

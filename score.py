@@ -35,6 +35,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import disk
+import results
+
 PATCH = 7  # pixels
 PATCHES = 128  # of each picture and level
 DIRECTIONS = 512
@@ -166,10 +169,10 @@ def real_pictures(folder, images, shape):
     Raises:
         utils.InputError: there are none, or not those any more.
     """
-    settings = utils.read_settings(folder)
+    settings = results.read_settings(folder)
     source = images or settings["images"]
     if source is None and not settings.get("dataset"):
-        found = utils.toy_images(utils.TOY_PICTURES, shape, settings["seed"])
+        found = disk.toy_images(utils.TOY_PICTURES, shape, settings["seed"])
     elif source is None:
         raise utils.InputError(
             f"the run in {folder} downloaded its pictures: name the file with --images "
@@ -178,8 +181,8 @@ def real_pictures(folder, images, shape):
     else:
         fit, background = settings["fit"], tuple(settings["background"])
         cache = settings["cache"] or folder
-        found = utils.load_images(source, shape, fit, background, cache)[0]
-    same = utils.fingerprint(found)
+        found = disk.load_images(source, shape, fit, background, cache)[0]
+    same = disk.fingerprint(found)
     if not images and any(settings.get(key, same[key]) != same[key] for key in same):
         raise utils.InputError(
             f"the training pictures of {folder} are not there any more, or were given "
@@ -200,7 +203,7 @@ def main(argv=None):
     add("--seed", type=seed, default=0, metavar="N", help="of all that is random")
     args = parser.parse_args(argv)
 
-    generator, facts = utils.load_generator(args.run)
+    generator, facts = results.load_generator(args.run)
     if min(generator.output_shape[1:3]) < PATCH:
         raise utils.InputError(f"patches of {PATCH}x{PATCH} are larger than pictures")
     real = real_pictures(args.run, args.images, generator.output_shape[1:])
@@ -212,13 +215,13 @@ def main(argv=None):
     keras.utils.set_random_seed(args.seed)
     untrained = keras.models.clone_model(generator)
     latent, latent_dim = facts["latent"], generator.input_shape[1]
-    z = utils.sample_latent(latent, n, latent_dim, args.seed)
+    z = results.sample_latent(latent, n, latent_dim, args.seed)
     order = np.random.default_rng(args.seed).permutation(len(real))
-    generated = utils.draw(generator, z, facts["value_range"])
+    generated = results.draw(generator, z, facts["value_range"])
     sets = {
         "generated": generated,
         "real, other half": real[np.sort(order[n : 2 * n])],
-        "before training": utils.draw(untrained, z, facts["value_range"]),
+        "before training": results.draw(untrained, z, facts["value_range"]),
     }
     size = "x".join(map(str, generator.output_shape[1:]))
     utils.say(

@@ -246,15 +246,15 @@ def keeping(folder, rounds):
     code = """
 import importlib, json, sys, time
 name, out = sys.argv[1:3]
-import utils
+import utils, results
 spent, calls = {}, {}
 for method in ("save_sheet", "save_checkpoint", "save_results"):
-    def timed(self, before=getattr(utils.Recorder, method), method=method):
+    def timed(self, before=getattr(results.Recorder, method), method=method):
         began = time.perf_counter()
         before(self)
         spent.setdefault(method, []).append(time.perf_counter() - began)
-    setattr(utils.Recorder, method, timed)
-utils.Recorder.wants_sheet = lambda self, step: step % 3 == 0
+    setattr(results.Recorder, method, timed)
+results.Recorder.wants_sheet = lambda self, step: step % 3 == 0
 try:
     importlib.import_module(name).main(["--steps", "18", "--out", out])
 except SystemExit:
@@ -307,7 +307,7 @@ def start(folder, rounds):
     tensorflow = [sys.executable, "-c", "import tensorflow"]
     code = """
 import importlib, sys, time
-import utils
+import utils, results
 fit = utils.keras.Model.fit
 first = []
 class Clock(utils.keras.callbacks.Callback):
@@ -318,11 +318,11 @@ class Clock(utils.keras.callbacks.Callback):
 def timed(self, *positional, callbacks, **named):
     return fit(self, *positional, callbacks=[Clock(), *callbacks], **named)
 utils.keras.Model.fit = timed
-before = utils.Recorder.on_train_batch_end
+before = results.Recorder.on_train_batch_end
 def ended(self, batch, logs=None):
     print(first[1] - first[0], time.time(), flush=True)
     import os; os._exit(0)
-utils.Recorder.on_train_batch_end = ended
+results.Recorder.on_train_batch_end = ended
 name, out, images = sys.argv[1:]
 importlib.import_module(name).main(["--out", out, "--images", images])
 """
@@ -356,7 +356,7 @@ importlib.import_module(name).main(["--out", out, "--images", images])
 
 def loading(folder, rounds):
     """2,000 JPEGs of 300×200 to 64×64."""
-    import utils
+    import disk
 
     pictures, rng = folder / "jpegs", np.random.default_rng(0)
     pictures.mkdir()
@@ -367,7 +367,7 @@ def loading(folder, rounds):
     seconds = []
     for _ in range(rounds):
         began = time.perf_counter()
-        images, _ = utils.load_images(pictures, (64, 64, 3))
+        images, _ = disk.load_images(pictures, (64, 64, 3))
         seconds.append(time.perf_counter() - began)
     full = []
     for path in sorted(pictures.glob("*.jpg"))[:200]:

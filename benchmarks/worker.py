@@ -53,10 +53,12 @@ def ours(name, argv, keep):
 
     With keep, it keeps sheets, checkpoints and the rest in its own rhythm.
     """
-    import utils
+    import utils  # noqa: F401  (first: keeps TensorFlow's start quiet)
+
+    import results
 
     script, pace = importlib.import_module(name), Pace()
-    after_step = utils.Recorder.on_train_batch_end
+    after_step = results.Recorder.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         if not keep:
@@ -64,10 +66,10 @@ def ours(name, argv, keep):
         after_step(self, batch, logs)
         pace()
 
-    utils.Recorder.on_train_batch_end = on_train_batch_end
+    results.Recorder.on_train_batch_end = on_train_batch_end
     if not keep:
-        utils.Recorder.wants_sheet = lambda self, step: False
-        utils.Recorder.save_sheet = lambda self: None
+        results.Recorder.wants_sheet = lambda self, step: False
+        results.Recorder.save_sheet = lambda self: None
     script.main([*argv, "--steps", "1000000"])
 
 

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import utils
 from keras import layers
+
+import utils
 
 
 def without_noise(network):

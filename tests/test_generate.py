@@ -1,11 +1,12 @@
 """Pictures from a finished generator: single ones, and walks through latent space."""
 
-import dcgan_grayscale
 import numpy as np
 import pytest
-import utils
 from PIL import Image
 from test_scripts import SMALL
+
+import dcgan_grayscale
+import results
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_a_generator_without_our_code_or_a_damaged_one(trained, tmp_path, capsys
 
 @pytest.mark.parametrize("latent", ["normal", "uniform"])
 def test_walks_are_smooth_closed_and_where_z_are(latent):
-    z = utils.walk(latent, walks=3, frames=120, latent_dim=100, seed=0)
+    z = results.walk(latent, walks=3, frames=120, latent_dim=100, seed=0)
     assert z.shape == (120, 3, 100) and z.dtype == np.float32
     steps = np.linalg.norm(np.roll(z, -1, axis=0) - z, axis=2)  # last to first, too
     assert steps.max() < 2.5 * steps.mean()
@@ -77,7 +78,7 @@ def test_walks_are_smooth_closed_and_where_z_are(latent):
         assert np.allclose(np.linalg.norm(z, axis=2), 10, rtol=1e-4)
     else:
         assert np.abs(z).max() < 1 and abs(z.std() - 3**-0.5) < 0.05
-    again = utils.walk(latent, walks=3, frames=120, latent_dim=100, seed=0)
+    again = results.walk(latent, walks=3, frames=120, latent_dim=100, seed=0)
     assert np.array_equal(z, again)
 
 
@@ -88,4 +89,4 @@ def test_latent_vectors_of_files_are_those_of_training(script):
     gan, source = make_gan(script), open(script.__file__, encoding="utf-8").read()
     latent = "uniform" if 'latent="uniform"' in source else "normal"
     z = np.asarray(gan.sample_z(5, seed=3))
-    assert np.array_equal(z, utils.sample_latent(latent, *z.shape, seed=3))
+    assert np.array_equal(z, results.sample_latent(latent, *z.shape, seed=3))

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 
-import dcgan_general
 import numpy as np
 import pytest
-import utils
 from conftest import ROOT
 from PIL import Image
 from test_scripts import call, start, wait_for
+
+import dcgan_general
+import disk
+import utils
 
 SMALL = ["--img-size", "8", "8", "3", "--depth", "1", "--increment", "2"]
 SMALL += ["--batch-size", "4"]
@@ -129,7 +131,7 @@ def test_another_script_in_the_same_folder_is_refused(train, folder, tmp_path):
 
 def test_other_pictures_of_the_same_number_are_told(train, folder):
     train(2)
-    for path in utils.find_pictures(folder):
+    for path in disk.find_pictures(folder):
         Image.new("RGB", (9, 9), "red").save(path)
     assert "not those with which the run began" in train(4)
 
@@ -166,8 +168,8 @@ def test_a_reader_that_goes_away_does_not_stop_the_training(folder, tmp_path):
 
 
 def test_a_cache_that_is_deleted_does_not_stop_the_training(folder, tmp_path):
-    images, _ = utils.load_images(folder, (8, 8, 3), cache=tmp_path)
-    plain, _ = utils.load_images(folder, (8, 8, 3))
+    images, _ = disk.load_images(folder, (8, 8, 3), cache=tmp_path)
+    plain, _ = disk.load_images(folder, (8, 8, 3))
     for file in tmp_path.glob("pictures-*.*"):
         file.unlink()
     for start_step in (0, 2):  # as when a run goes on in the middle of an epoch
@@ -195,8 +197,8 @@ def test_arrays_of_anything_but_numbers_give_one_line(array, kind, tmp_path):
         source = tmp_path / ("x.npz" if kind == "npz" else "x.npy")
         with open(source, "wb") as file:
             np.save(file, array) if kind == "npy" else np.savez(file, x=array)
-    with pytest.raises(utils.InputError) as error:
-        utils.load_images(source, (4, 4, 1))
+    with pytest.raises(disk.InputError) as error:
+        disk.load_images(source, (4, 4, 1))
     assert "\n" not in str(error.value)
 
 
@@ -205,18 +207,18 @@ def test_arrays_of_anything_but_numbers_give_one_line(array, kind, tmp_path):
 )
 def test_short_idx_files_give_one_line(data, tmp_path):
     (tmp_path / "idx").write_bytes(data)
-    with pytest.raises(utils.InputError):
-        utils.load_images(tmp_path / "idx", (4, 4, 1))
+    with pytest.raises(disk.InputError):
+        disk.load_images(tmp_path / "idx", (4, 4, 1))
 
 
 def test_masks_of_zero_and_one_become_black_and_white():
     masks = np.random.default_rng(0).integers(0, 2, (5, 4, 4), dtype=np.uint8)
     for array in (masks, masks.astype(bool), masks.astype(float)):
-        images, _ = utils.load_images(array, (4, 4, 1))
+        images, _ = disk.load_images(array, (4, 4, 1))
         assert np.array_equal(images[..., 0], 255 * masks)
 
 
 @pytest.mark.parametrize("name", ["samples", "settings.json"])
 def test_only_a_whole_run_is_left_out_of_the_pictures(name, folder):
     (folder / "a" / name).mkdir()
-    assert len(utils.find_pictures(folder)) == 11
+    assert len(disk.find_pictures(folder)) == 11

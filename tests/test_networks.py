@@ -5,15 +5,16 @@ import inspect
 import re
 from pathlib import Path
 
+import keras
+import numpy as np
+import pytest
+
 import dcgan256
 import dcgan_general
 import dcgan_grayscale
 import dcgan_pokemon
-import keras
-import numpy as np
-import pytest
+import disk
 import shoe_gan
-import utils
 
 # Published parameter counts (generator, discriminator), not read off our own networks.
 PARAMETERS = {
@@ -248,7 +249,7 @@ def test_general_builds_the_right_size_or_says_why_not(img_size, kernel, stride)
         options |= dict(depth=depth, increment=2)
         try:
             generator = dcgan_general.build_generator(**options)
-        except utils.InputError as error:
+        except disk.InputError as error:
             assert "depth" in str(error) and "\n" not in str(error)
             continue
         assert generator.output_shape == (None, *img_size)
@@ -260,7 +261,7 @@ def test_general_builds_the_right_size_or_says_why_not(img_size, kernel, stride)
 
 
 def test_general_says_too_deep():
-    with pytest.raises(utils.InputError, match="smaller depth"):
+    with pytest.raises(disk.InputError, match="smaller depth"):
         dcgan_general.build_generator(img_size=(64, 64, 3), depth=7)
 
 

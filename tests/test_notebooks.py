@@ -52,7 +52,8 @@ def shown(cell):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_cell_by_cell_and_pasted_whole(name, folder, tmp_path):
-    shutil.copy(ROOT / "utils.py", tmp_path)
+    for helper in ("utils.py", "disk.py", "results.py"):
+        shutil.copy(ROOT / helper, tmp_path)
     source = (ROOT / f"{name}.py").read_text("utf-8")
     options = ["--images", folder, "--steps", 3, "--out", "mine", *SHAPES[name][2]]
     code = nbformat.v4.new_code_cell
@@ -81,11 +82,13 @@ def test_cell_by_cell_and_pasted_whole(name, folder, tmp_path):
     assert "=" * 40 in bar.data["text/plain"] and "step 3/3" in bar.data["text/plain"]
 
 
+@pytest.mark.parametrize("helpers", [[], ["utils.py"], ["utils.py", "disk.py"]])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_without_utils_the_error_says_what_to_copy(name, tmp_path):
-    shutil.copy(ROOT / f"{name}.py", tmp_path)
+def test_without_helpers_the_error_says_what_to_copy(name, helpers, tmp_path):
+    for file in (f"{name}.py", *helpers):
+        shutil.copy(ROOT / file, tmp_path)
     result = subprocess.run(
         [sys.executable, f"{name}.py"], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert "copy utils.py beside this script" in result.stderr
+    assert "copy utils.py, disk.py and results.py beside" in result.stderr

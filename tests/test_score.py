@@ -4,18 +4,20 @@ import contextlib
 import io
 import re
 
-import dcgan_general
-import dcgan_grayscale
 import keras
 import numpy as np
 import pytest
+
+import dcgan_general
+import dcgan_grayscale
+import disk
+import results
 import score
-import utils
 
 
 @pytest.fixture(scope="module")
 def toys():
-    return utils.toy_images(400, (64, 64, 3), seed=0)
+    return disk.toy_images(400, (64, 64, 3), seed=0)
 
 
 def distance(first, second, seed=0):
@@ -121,7 +123,7 @@ def test_each_fault_shows_at_its_level(toys):
 
 
 def test_copies_and_collapse(toys):
-    real, new = toys[:200], utils.toy_images(100, (64, 64, 3), seed=1)
+    real, new = toys[:200], disk.toy_images(100, (64, 64, 3), seed=1)
     generated, floor, spread, real_spread = score.variety(new, real[:100], real)
     assert generated > 0.8 * floor and spread > 0.8 * real_spread
     generated, floor, *_ = score.variety(real[:50], real[:100], real)
@@ -194,7 +196,7 @@ def test_mistakes_give_one_line(trained, folder, tmp_path, capsys):
 def test_a_short_training_learns(seed, tmp_path):
     """A missing update of either network, swapped labels, or a generator that trains in
     inference mode keep the score above 0.6 of that before the training."""
-    toys = utils.toy_images(600, (16, 16, 3), seed=0)
+    toys = disk.toy_images(600, (16, 16, 3), seed=0)
     gan = dcgan_general.DCGAN(
         tmp_path / "run", img_size=(16, 16, 3), depth=2, increment=32, input_size=32,
         dropout=0.0, seed=seed,
@@ -204,7 +206,7 @@ def test_a_short_training_learns(seed, tmp_path):
     z = gan.sample_z(256, seed=5)
 
     def found():
-        drawn = utils.draw(gan.generator, z, (-1, 1))
+        drawn = results.draw(gan.generator, z, (-1, 1))
         return distance(toys[:256], drawn)[0]
 
     before = found()

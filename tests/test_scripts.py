@@ -16,9 +16,11 @@ import time
 import keras
 import numpy as np
 import pytest
-import utils
 from conftest import ROOT, SCRIPTS
 from PIL import Image
+
+import disk
+import utils
 
 SHAPES = {  # script: size of a picture, rows and columns of a sheet, quick options
     "dcgan256": ((256, 256), (6, 8), ["--batch-size", "4"]),
@@ -122,10 +124,10 @@ def test_two_steps_from_the_command_line(name, folder, tmp_path):
     else:
         z = keras.random.normal(shape, seed=0)
     low = 0 if name == "dcgan256" else -1
-    drawn = utils.to_uint8(generator.predict(z, verbose=0, batch_size=8), (low, 1))
+    drawn = disk.to_uint8(generator.predict(z, verbose=0, batch_size=8), (low, 1))
     with Image.open(out / "samples" / sheets[-1]) as picture:
         shown = np.asarray(picture).reshape(rows * height, columns * width, -1)
-    assert np.abs(shown - utils.sheet(drawn, columns).astype(int)).max() <= 1
+    assert np.abs(shown - disk.sheet(drawn, columns).astype(int)).max() <= 1
 
     # And the script draws single pictures with it, without any training pictures.
     __import__(name).main(["--generate", "3", "--walk", "--out", str(out)])
@@ -197,7 +199,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, folder, tmp_path
     for i in range(3):  # so many that it surely stops within the first epoch
         shutil.copy(folder / "Picture 0.jpg", folder / f"x{i}.jpg")
         shutil.copytree(folder / "a", folder / f"a{i}")
-    pictures = len(utils.find_pictures(folder))
+    pictures = len(disk.find_pictures(folder))
     options = ["--images", folder, "--batch-size", 1, "--steps", pictures + 6]
     options += ["--img-size", 32, 32] if name == "dcgan_grayscale" else []
     run(name, *options, "--out", tmp_path / "whole")
@@ -259,10 +261,10 @@ def test_a_checkpoint_of_other_networks_or_a_damaged_one_is_refused(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     options = {"save_path": tmp_path / "run", "img_size": (8, 8, 3), "increment": 2}
     dcgan_general.DCGAN(depth=1, **options).train(pictures, epochs=1)
-    with pytest.raises(utils.InputError, match="has depth 1, not 2"):
+    with pytest.raises(disk.InputError, match="has depth 1, not 2"):
         dcgan_general.DCGAN(depth=2, **options).train(pictures, epochs=1)
     damage(tmp_path / "run" / "checkpoints")
-    with pytest.raises(utils.InputError, match="damaged"):
+    with pytest.raises(disk.InputError, match="damaged"):
         dcgan_general.DCGAN(depth=1, **options).train(pictures, epochs=2)
 
 
@@ -500,7 +502,7 @@ def test_what_is_not_finite_stops_the_training_and_is_not_kept(which, rate, tmp_
         batch_size=2, **{which: keras.optimizers.SGD(rate)},
     )  # fmt: skip
     pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-    with pytest.raises(utils.InputError, match=r"not finite at step \d+"):
+    with pytest.raises(disk.InputError, match=r"not finite at step \d+"):
         gan.train(pictures, epochs=9)
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         values = map(np.asarray, checkpoint_at(path).values())

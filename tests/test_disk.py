@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+
+import disk
+import results
+import utils
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -25,7 +28,7 @@ def save(path, color, size=(30, 20), mode="RGB", **options):
 
 
 def load_one(path, shape=(16, 16, 3), **options):
-    images, skipped = utils.load_images(path.parent, shape, **options)
+    images, skipped = disk.load_images(path.parent, shape, **options)
     assert not skipped
     return images[0]
 
@@ -36,12 +39,12 @@ def close(pixel, color):
 
 def test_folder_is_read_in_order_with_subfolders_and_any_names(folder):
     (folder / "notes.txt").write_text("no picture")
-    images, skipped = utils.load_images(folder, (24, 32, 3))
+    images, skipped = disk.load_images(folder, (24, 32, 3))
     assert images.shape == (11, 24, 32, 3) and images.dtype == np.uint8
     assert skipped == []
-    again, _ = utils.load_images(folder, (24, 32, 3))
+    again, _ = disk.load_images(folder, (24, 32, 3))
     assert np.array_equal(images, again)
-    paths = utils.find_pictures(folder)
+    paths = disk.find_pictures(folder)
     assert paths == sorted(paths) and len(paths) == 11
 
 
@@ -136,7 +139,7 @@ def test_unreadable_files_are_skipped_and_named(folder):
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     if hasattr(os, "symlink"):
         (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
-    images, skipped = utils.load_images(folder, (8, 8, 3))
+    images, skipped = disk.load_images(folder, (8, 8, 3))
     assert len(images) == 11
     names = sorted(Path(line.split(": ")[0]).name for line in skipped)
     assert names == ["cut.jpg", "empty.jpg", "gone.jpg", "text.png"]
@@ -145,15 +148,15 @@ def test_unreadable_files_are_skipped_and_named(folder):
 
 def test_results_among_the_pictures_are_left_out(folder):
     save(folder / "runs" / "shoes" / "samples" / "step.png", RED)
-    assert len(utils.find_pictures(folder)) == 12
+    assert len(disk.find_pictures(folder)) == 12
     (folder / "runs" / "shoes" / "settings.json").write_text("{}")
-    assert len(utils.find_pictures(folder)) == 11
+    assert len(disk.find_pictures(folder)) == 11
 
 
 def test_hidden_files_and_folders_are_left_out(folder):
     save(folder / "._Picture 0.jpg", RED)
     save(folder / ".trash" / "x.png", RED)
-    assert len(utils.find_pictures(folder)) == 11
+    assert len(disk.find_pictures(folder)) == 11
 
 
 def test_strange_names(tmp_path):
@@ -165,9 +168,9 @@ def test_strange_names(tmp_path):
         except OSError:  # not on this disk
             continue
         (tmp_path / "in" / f"bad {name[:150]}.png").write_bytes(b"")
-    images, skipped = utils.load_images(tmp_path / "in", (4, 4, 3), cache=tmp_path)
+    images, skipped = disk.load_images(tmp_path / "in", (4, 4, 3), cache=tmp_path)
     assert len(images) == len(skipped) > 5 and not any("\n" in s for s in skipped)
-    assert utils.load_images(tmp_path / "in", (4, 4, 3), cache=tmp_path)[1] == skipped
+    assert disk.load_images(tmp_path / "in", (4, 4, 3), cache=tmp_path)[1] == skipped
 
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
@@ -181,7 +184,7 @@ def test_links_are_followed_and_loops_end(folder, tmp_path):
     (folder / "a" / "up").symlink_to(folder)
     (folder / "self.jpg").symlink_to(folder / "self.jpg")
     (other / "twin").symlink_to(folder / "b")
-    images, skipped = utils.load_images(folder, (8, 8, 3))
+    images, skipped = disk.load_images(folder, (8, 8, 3))
     assert len(images) == 12
     assert [Path(line.split(": ")[0]).name for line in skipped] == ["self.jpg"]
 
@@ -191,14 +194,14 @@ def test_pipes_devices_and_folders_named_like_pictures(folder):
     os.mkfifo(folder / "pipe.jpg")
     (folder / "zero.png").symlink_to("/dev/zero")
     (folder / "folder.gif").mkdir()
-    images, skipped = utils.load_images(folder, (8, 8, 3))
+    images, skipped = disk.load_images(folder, (8, 8, 3))
     assert len(images) == 11 and len(skipped) == 2 and "no file" in skipped[0]
 
 
 @needs_links
 def test_what_one_may_not_read_is_skipped_and_named(folder):
     save(folder / "locked" / "x.png", RED)
-    utils.load_images(folder, (8, 8, 3))  # whatever is imported for it, is
+    disk.load_images(folder, (8, 8, 3))  # whatever is imported for it, is
     with tempfile.TemporaryDirectory() as place:  # one that all may enter
         os.chmod(place, 0o755)
         shutil.move(folder, place)
@@ -209,7 +212,7 @@ def test_what_one_may_not_read_is_skipped_and_named(folder):
         try:
             if root:
                 os.seteuid(65534)
-            images, skipped = utils.load_images(pictures, (8, 8, 3))
+            images, skipped = disk.load_images(pictures, (8, 8, 3))
         finally:
             if root:
                 os.seteuid(0)
@@ -220,7 +223,7 @@ def test_what_one_may_not_read_is_skipped_and_named(folder):
 
 @pytest.mark.parametrize("how", ["vanishes", "is cut", "grows"])
 def test_a_file_that_changes_while_the_folder_is_read(how, folder, monkeypatch):
-    victim, read = folder / "a" / "Picture 4.jpg", utils.try_fit
+    victim, read = folder / "a" / "Picture 4.jpg", disk.try_fit
 
     def read_later(item, **options):
         if item == victim and how == "vanishes":
@@ -230,8 +233,8 @@ def test_a_file_that_changes_while_the_folder_is_read(how, folder, monkeypatch):
             victim.write_bytes(data[:200] if how == "is cut" else data + data)
         return read(item, **options)
 
-    monkeypatch.setattr(utils, "try_fit", read_later)
-    images, skipped = utils.load_images(folder, (8, 8, 3))
+    monkeypatch.setattr(disk, "try_fit", read_later)
+    images, skipped = disk.load_images(folder, (8, 8, 3))
     assert (len(images), len(skipped)) == ((11, 0) if how == "grows" else (10, 1))
 
 
@@ -260,15 +263,15 @@ def forbid_decoding(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(utils, "decode", fail)
+    monkeypatch.setattr(disk, "decode", fail)
 
 
 def test_the_cache_is_used_as_long_as_nothing_changes(folder, tmp_path, monkeypatch):
     (folder / "broken.jpg").write_text("no picture")
-    plain, skipped = utils.load_images(folder, (8, 9, 3))
+    plain, skipped = disk.load_images(folder, (8, 9, 3))
     cache = tmp_path / "cache"
     for _ in range(2):  # the second time without decoding
-        images, again = utils.load_images(folder, (8, 9, 3), cache=cache)
+        images, again = disk.load_images(folder, (8, 9, 3), cache=cache)
         assert isinstance(images, np.memmap) and images.dtype == np.uint8
         assert np.array_equal(images, plain) and again == skipped
         forbid_decoding(monkeypatch)
@@ -296,7 +299,7 @@ def changed(folder, how):
 )  # fmt: skip
 def test_the_cache_is_made_anew_when_something_changes(how, folder, tmp_path):
     shape, options, cache = (8, 9, 3), {}, tmp_path / "cache"
-    utils.load_images(folder, shape, cache=cache)
+    disk.load_images(folder, shape, cache=cache)
     if how in ("cut", "no list"):
         files = list(cache.glob("*.bin" if how == "cut" else "*.json"))
         files[0].write_bytes(files[0].read_bytes()[:-1])
@@ -307,11 +310,11 @@ def test_the_cache_is_made_anew_when_something_changes(how, folder, tmp_path):
     else:
         time.sleep(0.01)
         changed(folder, how)
-    plain, _ = utils.load_images(folder, shape, **options)
-    decoded, decode = [], utils.decode
+    plain, _ = disk.load_images(folder, shape, **options)
+    decoded, decode = [], disk.decode
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "decode", lambda *a: decoded.append(1) or decode(*a))
-        images, _ = utils.load_images(folder, shape, **options, cache=cache)
+        patch.setattr(disk, "decode", lambda *a: decoded.append(1) or decode(*a))
+        images, _ = disk.load_images(folder, shape, **options, cache=cache)
     assert decoded and np.array_equal(images, plain)
 
 
@@ -327,8 +330,8 @@ def test_one_run_keeps_one_cache_and_shares_none(folder, tmp_path):
 
 
 def test_batches_of_cached_pictures_are_the_same_and_outlive_the_file(folder, tmp_path):
-    plain, _ = utils.load_images(folder, (8, 8, 3))
-    images, _ = utils.load_images(folder, (8, 8, 3), cache=tmp_path)
+    plain, _ = disk.load_images(folder, (8, 8, 3))
+    images, _ = disk.load_images(folder, (8, 8, 3), cache=tmp_path)
     stream = utils.batches(images, 4, seed=3)
     first = next(stream)
     if os.name == "posix":
@@ -387,8 +390,8 @@ def test_any_bytes_give_a_right_array_or_a_right_error(data):
             Path(folder, f"{i}.{kind}").write_bytes(content)
         cache = Path(folder, "cache") if draw(st.booleans()) else None
         try:
-            images, skipped = utils.load_images(folder, shape, fit, cache=cache)
-        except utils.InputError as error:
+            images, skipped = disk.load_images(folder, shape, fit, cache=cache)
+        except disk.InputError as error:
             assert "\n" not in str(error)
             assert count == 0 or f"none of {count} files" in str(error)
         else:
@@ -408,7 +411,7 @@ def test_large_jpegs_look_as_if_decoded_in_full(tmp_path):
     picture.save(tmp_path / "x.png")
     fast = load_one(tmp_path / "in" / "x.jpg", shape=(64, 64, 3)).astype(int)
     with Image.open(tmp_path / "x.png") as full:
-        exact = utils.fit_picture(full, (64, 64, 3), "pad", WHITE).astype(int)
+        exact = disk.fit_picture(full, (64, 64, 3), "pad", WHITE).astype(int)
     assert np.abs(fast - exact).mean() < 2
 
 
@@ -426,9 +429,9 @@ def test_arrays(tmp_path, kind, dtype):
         np.savez(source, labels=np.arange(5), images=array)
     else:
         source = array
-    images, skipped = utils.load_images(source, (8, 6, 3))
+    images, skipped = disk.load_images(source, (8, 6, 3))
     assert skipped == [] and np.array_equal(images, pixels)
-    gray, _ = utils.load_images(source, (4, 4, 1))
+    gray, _ = disk.load_images(source, (4, 4, 1))
     assert gray.shape == (5, 4, 4, 1)
 
 
@@ -440,9 +443,9 @@ def test_idx(tmp_path, zipped):
     )
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(gzip.compress(data) if zipped else data)
-    images, _ = utils.load_images(path, (28, 28, 1))
+    images, _ = disk.load_images(path, (28, 28, 1))
     assert np.array_equal(images[..., 0], pixels)
-    assert utils.load_images(path, (32, 32, 3))[0].shape == (7, 32, 32, 3)
+    assert disk.load_images(path, (32, 32, 3))[0].shape == (7, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -460,8 +463,8 @@ def test_idx(tmp_path, zipped):
 )  # fmt: skip
 def test_what_cannot_be_used_is_said_in_one_line(tmp_path, make, says):
     make(tmp_path / "in")
-    with pytest.raises(utils.InputError, match=says) as error:
-        utils.load_images(tmp_path / "in", (8, 8, 3))
+    with pytest.raises(disk.InputError, match=says) as error:
+        disk.load_images(tmp_path / "in", (8, 8, 3))
     assert "\n" not in str(error.value)
 
 
@@ -477,16 +480,16 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path, make, says):
     ],
 )
 def test_arrays_that_cannot_be_pictures(array, says):
-    with pytest.raises(utils.InputError, match=says):
-        utils.load_images(array, (8, 8, 3))
+    with pytest.raises(disk.InputError, match=says):
+        disk.load_images(array, (8, 8, 3))
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (20, 30, 3)])
 def test_toy_pictures(shape):
-    toys = utils.toy_images(60, shape, seed=1)
+    toys = disk.toy_images(60, shape, seed=1)
     assert toys.shape == (60, *shape) and toys.dtype == np.uint8
-    assert np.array_equal(toys, utils.toy_images(60, shape, seed=1))
-    assert not np.array_equal(toys, utils.toy_images(60, shape, seed=2))
+    assert np.array_equal(toys, disk.toy_images(60, shape, seed=1))
+    assert not np.array_equal(toys, disk.toy_images(60, shape, seed=2))
     assert len({toy.tobytes() for toy in toys}) == 60
     if shape[2] == 1:
         assert (toys[:, 0, 0] == 0).all() and (toys > 0).mean() > 0.05
@@ -500,12 +503,12 @@ def test_toy_pictures(shape):
 
 def test_to_uint8_and_sheet():
     values = np.array([-2, -1, 0, 1, 2], np.float32)
-    assert utils.to_uint8(values).tolist() == [0, 0, 128, 255, 255]
-    assert utils.to_uint8(values, (0, 1)).tolist() == [0, 0, 0, 255, 255]
+    assert disk.to_uint8(values).tolist() == [0, 0, 128, 255, 255]
+    assert disk.to_uint8(values, (0, 1)).tolist() == [0, 0, 0, 255, 255]
     images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1) * np.ones(
         (1, 2, 3, 1), np.uint8
     )
-    grid = utils.sheet(images, columns=2)
+    grid = disk.sheet(images, columns=2)
     assert grid.shape == (6, 6, 1)
     assert grid[::2, ::3, 0].tolist() == [[0, 1], [2, 3], [4, 255]]
 
@@ -545,7 +548,7 @@ def test_uniform_batches_are_full_and_draw_from_all():
 
 @pytest.mark.parametrize("every", [7, 13, 1000])
 def test_sheets_come_early_then_in_rhythm_and_never_too_many(every):
-    recorder = utils.Recorder.__new__(utils.Recorder)
+    recorder = results.Recorder.__new__(results.Recorder)
     recorder.sample_every = every
     steps = [step for step in range(20 * every) if recorder.wants_sheet(step)]
     early = [0] + [m * 10**k for k in range(4) for m in (1, 2, 5)]
@@ -557,7 +560,7 @@ def test_sheets_come_early_then_in_rhythm_and_never_too_many(every):
 
 
 def recorder_at(steps_per_epoch):
-    recorder = utils.Recorder.__new__(utils.Recorder)
+    recorder = results.Recorder.__new__(results.Recorder)
     recorder.steps_per_epoch, recorder.step = steps_per_epoch, 1000
     recorder.epochs_won = recorder.sheets_alike = 0
     return recorder
@@ -596,11 +599,11 @@ def test_a_collapse_is_told_once(capsys):
 def test_replacing_never_leaves_half_a_file(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text("before")
-    with pytest.raises(ZeroDivisionError), utils.replacing(file) as temporary:
+    with pytest.raises(ZeroDivisionError), disk.replacing(file) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert file.read_text() == "before"
-    with utils.replacing(file) as temporary:
+    with disk.replacing(file) as temporary:
         temporary.write_text("after")
     assert file.read_text() == "after"
 
@@ -610,7 +613,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("flushed"))
     monkeypatch.setattr(os, "replace", lambda *paths: done.append(paths))
     for make in (Path.touch, Path.mkdir):
-        with utils.replacing(tmp_path / "x") as temporary:
+        with disk.replacing(tmp_path / "x") as temporary:
             make(temporary)
             if make is Path.mkdir:
                 (temporary / "part").touch()
@@ -639,8 +642,8 @@ NASTY = Path(__file__).parents[2] / "shared" / "data" / "nasty"
 
 @pytest.mark.skipif(not NASTY.is_dir(), reason="the broken pictures are not here")
 def test_broken_pictures_from_the_wild():
-    images, skipped = utils.load_images(NASTY, (32, 32, 3))
-    files = utils.find_pictures(NASTY)
+    images, skipped = disk.load_images(NASTY, (32, 32, 3))
+    files = disk.find_pictures(NASTY)
     assert len(images) + len(skipped) == len(files)
     names = {Path(line.split(": ")[0]).name for line in skipped}
     assert {"zero_byte.jpg", "truncated_image.png", "decompression_bomb.gif"} <= names
