@@ -149,7 +149,7 @@ def adam(updates_per_step):
     rate = keras.optimizers.schedules.ExponentialDecay(
         LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
     )
-    return keras.optimizers.Adam(rate, beta_1=BETA_1)
+    return utils.Adam(rate, beta_1=BETA_1)
 
 
 class DCGAN256(keras.Model):

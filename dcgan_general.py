@@ -195,12 +195,8 @@ class DCGAN(keras.Model):
         }
         self.generator = build_generator(input_size, **self.parameters)
         self.discriminator = build_discriminator(**self.parameters)
-        self.g_optimizer = optimizer or keras.optimizers.Adam(
-            LEARNING_RATE, beta_1=BETA_1
-        )
-        self.d_optimizer = d_optimizer or keras.optimizers.Adam(
-            D_LEARNING_RATE, beta_1=BETA_1
-        )
+        self.g_optimizer = optimizer or utils.Adam(LEARNING_RATE, beta_1=BETA_1)
+        self.d_optimizer = d_optimizer or utils.Adam(D_LEARNING_RATE, beta_1=BETA_1)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.means = [
@@ -286,7 +282,7 @@ def main(argv=None):
     add("--learning-rate", type=rate, default=LEARNING_RATE, help="of G")
     add("--d-learning-rate", type=rate, default=D_LEARNING_RATE, help="of D")
     kinds = {
-        "adam": lambda rate: keras.optimizers.Adam(rate, beta_1=BETA_1),
+        "adam": lambda rate: utils.Adam(rate, beta_1=BETA_1),
         "rmsprop": keras.optimizers.RMSprop,
         "sgd": keras.optimizers.SGD,
     }

@@ -109,8 +109,8 @@ class GrayscaleGAN(keras.Model):
         super().__init__()
         self.generator = build_generator(height, width)
         self.discriminator = build_discriminator(height, width)
-        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)  # [K5]
-        self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        self.g_optimizer = utils.Adam(LEARNING_RATE)  # [K5]
+        self.d_optimizer = utils.Adam(LEARNING_RATE)
         self.bce = keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=LABEL_SMOOTHING
         )  # [K2]

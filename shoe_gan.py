@@ -128,8 +128,8 @@ class ShoeGAN(keras.Model):
         self.real_label, self.freezing = rest
         self.generator = build_generator()
         self.discriminator = build_discriminator()
-        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
-        self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
+        self.g_optimizer = utils.Adam(LEARNING_RATE, beta_1=BETA_1)
+        self.d_optimizer = utils.Adam(LEARNING_RATE, beta_1=BETA_1)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.means = [

@@ -1,12 +1,12 @@
 """The five games as most tutorials have them: two compiled Keras models, predict() and
 train_on_batch(). What speed.py compares with.
 
-The networks are those of the scripts, computed by Keras' own layers. The combined model
-updates G's weights alone, and D stays in training mode in it. (Toggling trainable, as
-tutorials do, silently stops D from learning in Keras 3, and would time another game.)
-predict() runs G in inference mode, also where a script does not. D learns from real
-pictures and from fakes in two updates, in grayscale in one, of both together. There is
-no weight decay.
+The networks are those of the scripts, computed by Keras' own layers and Adam. The
+combined model updates G's weights alone, and D stays in training mode in it. (To toggle
+trainable, as tutorials do, silently stops D from learning in Keras 3, and would time
+another game.) predict() runs G in inference mode, also where a script does not. D
+learns from real pictures and from fakes in two updates, in grayscale in one, of both
+together. There is no weight decay.
 """
 
 import importlib
@@ -38,12 +38,16 @@ class Classic:
 
     def __init__(self, name):
         self.name, self.script = name, importlib.import_module(name)
-        self.gan = make_gan(self.script)  # for its networks, optimizers and z
+        self.gan = make_gan(self.script)  # for its networks and settings
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
         self.generator, self.discriminator = self.gan.generator, self.gan.discriminator
-        self.discriminator.compile(self.gan.d_optimizer, loss, jit_compile=False)
+        g_adam, d_adam = (
+            keras.optimizers.Adam.from_config(optimizer.get_config())
+            for optimizer in (self.gan.g_optimizer, self.gan.d_optimizer)
+        )
+        self.discriminator.compile(d_adam, loss, jit_compile=False)
         self.combined = Combined([self.generator, self.discriminator])
-        self.combined.compile(self.gan.g_optimizer, loss, jit_compile=False)
+        self.combined.compile(g_adam, loss, jit_compile=False)
         self.rng = np.random.default_rng(0)
         self.low, self.high = (0, 1) if name == "dcgan256" else (-1, 1)
 

@@ -1,10 +1,11 @@
-"""utils.call() computes what the layers compute, by other kernels."""
+"""utils.call() and utils.Adam compute what Keras does, by other kernels."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from test_steps import Adam
 
 import utils
 
@@ -197,3 +198,30 @@ def test_xla_compiles_it(policy):
         a, b = (np.asarray(tf.cast(one, tf.float32)) for one in (a, b))
         tolerance = 1e-3 if policy == "float32" else 0.1
         np.testing.assert_allclose(a, b, 0, tolerance * max(1, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_adam_is_that_of_keras_and_of_the_paper(compiled):
+    """Five updates in float64, with a falling rate: weights and moments."""
+    rng, found = np.random.default_rng(0), []
+    start = [rng.normal(size=(4, 3)), rng.normal(size=5)]
+    gradients = rng.normal(size=(5, 17)) * 10.0 ** rng.integers(-6, 2, (5, 17))
+    for kind in (utils.Adam, keras.optimizers.Adam):
+        rate = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5, staircase=True)
+        optimizer = kind(rate, beta_1=0.5)
+        variables = [keras.Variable(value, dtype="float64") for value in start]
+        optimizer.build(variables)
+        apply = tf.function(optimizer.apply) if compiled else optimizer.apply
+        for gradient in gradients:
+            parts = tf.reshape(gradient[:12], (4, 3)), tf.constant(gradient[12:])
+            apply(parts)  # to the variables of build()
+        found.append([v.numpy() for v in variables + optimizer.variables])
+    for ours, keras_own in zip(*found):  # which rounds beta_2 to float32
+        np.testing.assert_allclose(ours, keras_own, 2e-5, 2e-6)
+
+    paper, weights = Adam(0.1, 0.5), np.concatenate([start[0].ravel(), start[1]])
+    for i, gradient in enumerate(gradients):
+        paper.rate = np.float64(np.float32(0.1)) * 0.5 ** (i // 2)
+        weights = paper(weights, gradient)
+    ours = np.concatenate([found[0][0].ravel(), found[0][1]])
+    np.testing.assert_allclose(ours, weights, 1e-12, 1e-12)
