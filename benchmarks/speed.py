@@ -103,6 +103,8 @@ def operations(name, batch) -> float:
     """Operations of the convolutions and dense layers in one step of a script."""
     import importlib
 
+    import utils  # noqa: F401, I001  (first: keeps TensorFlow's start quiet)
+
     import classic
 
     gan, total = classic.make_gan(importlib.import_module(name)), 0
@@ -139,7 +141,7 @@ def steps(folder, rounds):
     for name, (shape, batch) in SCRIPTS.items():
         images = folder / f"{name}.npy"
         rng = np.random.default_rng(0)
-        np.save(images, rng.integers(0, 256, (4 * batch, *shape), dtype=np.uint8))
+        np.save(images, rng.integers(0, 256, (32 * batch, *shape), dtype=np.uint8))
         options = ["--images", images, "--batch-size", batch]
         workers, turns = {}, {}
         for kind in (kind for kinds in CONTENDERS.values() for kind in kinds):
@@ -424,9 +426,9 @@ def plot(rows, title):
 
 
 def machine() -> str:
-    import keras
-    import tensorflow as tf
+    import utils
 
+    keras, tf = utils.keras, utils.tf
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
