@@ -44,7 +44,7 @@ from pathlib import Path
 try:
     import utils  # before keras: keeps TensorFlow's start quiet
 except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py and results.py beside this script, and "
+    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
     raise SystemExit(f"{error}: {hint}install requirements.txt") from None
 
 import keras
@@ -163,7 +163,8 @@ class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
     The parameters are those of the source, and ``seed``; ``optimizer`` is G's,
-    ``d_optimizer`` D's.
+    ``d_optimizer`` D's. utils.call(network, x) is network(x), and utils.Adam is Keras'
+    Adam, both faster.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ Verdict: see the results in README.md.
 try:
     import utils  # first: keeps TensorFlow's start quiet
 except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py and results.py beside this script, and "
+    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
     raise SystemExit(f"{error}: {hint}install requirements.txt") from None
 
 import keras
@@ -103,7 +103,10 @@ def build_discriminator(height=28, width=28):
 
 # %% The adversarial game
 class GrayscaleGAN(keras.Model):
-    """G and D and one step of their game: D first, then G on fresh z."""
+    """G and D and one step of their game: D first, then G on fresh z.
+
+    utils.call(network, x) is network(x), and utils.Adam is Keras' Adam, both faster.
+    """
 
     def __init__(self, height=28, width=28, seed=0):
         super().__init__()

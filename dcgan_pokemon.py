@@ -34,7 +34,7 @@ Verdict: see the results in README.md.
 try:
     import utils  # first: keeps TensorFlow's start quiet
 except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py and results.py beside this script, and "
+    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
     raise SystemExit(f"{error}: {hint}install requirements.txt") from None
 
 import keras
@@ -91,7 +91,10 @@ def build_discriminator():
 
 # %% The adversarial game
 class PokemonGAN(keras.Model):
-    """G and D and one step of their game: both updated at once."""
+    """G and D and one step of their game: both updated at once.
+
+    utils.call(network, x) is network(x), and utils.Adam is Keras' Adam, both faster.
+    """
 
     def __init__(self, double_sigmoid=False, seed=0):
         super().__init__()

@@ -38,7 +38,7 @@ Verdict: see the results in README.md.
 try:
     import utils  # first: keeps TensorFlow's start quiet
 except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py and results.py beside this script, and "
+    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
     raise SystemExit(f"{error}: {hint}install requirements.txt") from None
 
 import keras
@@ -120,7 +120,10 @@ def build_discriminator():
 
 # %% The adversarial game
 class ShoeGAN(keras.Model):
-    """G and D and one step of their game: D first, then G on the same fakes."""
+    """G and D and one step of their game: D first, then G on the same fakes.
+
+    utils.call(network, x) is network(x), and utils.Adam is Keras' Adam, both faster.
+    """
 
     def __init__(self, experiment=4, seed=0):
         super().__init__()

@@ -1,7 +1,8 @@
-"""What the scripts share: options, faster layers, and running fit().
+"""What the scripts share: options, and running fit().
 
 Nothing in here is needed to understand a GAN: every network, label and update stands in
-the scripts. Reading pictures is in disk.py; what a run keeps, in results.py.
+the scripts. Reading pictures is in disk.py; what a run keeps, in results.py; call() and
+Adam, which compute what Keras does but faster, in fast.py.
 """
 
 import argparse
@@ -54,6 +55,7 @@ try:
         import keras
         import tensorflow as tf
 
+        from fast import Adam, call  # noqa: F401
         from results import Recorder, alone_in, generate, run_settings  # noqa: F401
 
         GPUS = tf.config.list_physical_devices("GPU")
@@ -256,124 +258,6 @@ def has_bfloat16() -> bool:
             re.search(r"\b(avx512_|amx_)?bf16\b", Path("/proc/cpuinfo").read_text())
         )
     return False
-
-
-# -------------------------------------------------------------------------- networks
-
-
-def call(network, x, training):
-    """network(x, training=training), the same numbers through faster kernels.
-
-    Three kinds of layers are computed in another way: batch normalization, dropout at a
-    rate that is a multiple of 1/256, and transposed convolution of a single pixel. The
-    algebra is exact, and the weights, moving averages and random state are those of the
-    layers. All others run as they are.
-
-    Args:
-        network: a keras.Sequential.
-        x: float tensor (B, ...), the input.
-        training: bool, as for a layer.
-
-    Returns:
-        float tensor (B, ...), the output.
-    """
-    for layer in network.layers:
-        one_pixel = len(x.shape) == 4 and tuple(x.shape[1:3]) == (1, 1)
-        if isinstance(layer, keras.layers.BatchNormalization) and fusible(layer, x):
-            x = batch_normalization(layer, x, training)
-        elif (
-            isinstance(layer, keras.layers.Dropout)
-            and (training and layer.rate and layer.noise_shape is None)
-            and (256 * layer.rate).is_integer()
-            and math.prod(x.shape[1:]) % 4 == 0
-        ):
-            x = dropout(layer, x)
-        elif (
-            isinstance(layer, keras.layers.Conv2DTranspose)
-            and one_pixel
-            and tuple(layer.output.shape[1:3]) == layer.kernel_size
-        ):
-            x = spread(layer, x)
-        else:
-            x = layer(x, training=training)
-    return x
-
-
-def fusible(layer, x):
-    """Whether TensorFlow's fused kernel can do this batch normalization."""
-    usual = layer.center and layer.scale and layer.trainable and not layer.renorm
-    last = layer.axis in (-1, len(x.shape) - 1)
-    return (
-        usual and last and len(x.shape) in (2, 4) and layer.compute_dtype != "float64"
-    )
-
-
-def batch_normalization(layer, x, training):
-    """What the layer computes, by a kernel that reads x less often than Keras' ops."""
-    x = tf.cast(x, layer.compute_dtype)
-    shape, unknown = tf.shape(x), tf.zeros(0)
-    mean, variance = layer.moving_mean, layer.moving_variance
-    y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x if len(x.shape) == 4 else x[:, None, None],
-        scale=tf.convert_to_tensor(layer.gamma),
-        offset=tf.convert_to_tensor(layer.beta),
-        mean=unknown if training else tf.convert_to_tensor(mean),
-        variance=unknown if training else tf.convert_to_tensor(variance),
-        epsilon=layer.epsilon,
-        is_training=training,
-    )
-    if training:
-        n = tf.cast(tf.size(x) // shape[-1], tf.float32)
-        biased = batch_variance * (n - 1) / n  # the kernel's has n - 1 below the line
-        for moving, new in ((mean, batch_mean), (variance, biased)):
-            moving.assign(moving * layer.momentum + new * (1 - layer.momentum))
-    return tf.reshape(y, shape)
-
-
-def dropout(layer, x):
-    """What the layer computes, with one random byte per number in place of a float."""
-    x, seed = tf.cast(x, layer.compute_dtype), layer.seed_generator.next()
-    words = tf.random.stateless_uniform(
-        [tf.size(x) // 4], tf.cast(seed, tf.int32), None, None, tf.uint32
-    )
-    drawn = tf.reshape(tf.bitcast(words, tf.uint8), tf.shape(x))
-    kept = tf.cast(drawn >= np.uint8(256 * layer.rate), x.dtype)
-    return x * (kept * tf.cast(1 / (1 - layer.rate), x.dtype))
-
-
-def spread(layer, x):
-    """A transposed convolution of one pixel, which is a product with a matrix."""
-    kernel = tf.cast(layer.kernel, layer.compute_dtype)  # height, width, out, in
-    *shape, inputs = kernel.shape
-    x = tf.cast(x[:, 0, 0], layer.compute_dtype)
-    y = tf.matmul(x, tf.reshape(kernel, (-1, inputs)), transpose_b=True)
-    y = tf.reshape(y, (-1, *shape))
-    if layer.use_bias:
-        y = tf.nn.bias_add(y, tf.cast(layer.bias, y.dtype))
-    return layer.activation(y)
-
-
-class Adam(keras.optimizers.Adam):
-    """keras.optimizers.Adam, in one kernel for each variable in place of a dozen."""
-
-    def update_step(self, gradient, variable, learning_rate):
-        i, dtype = self._get_variable_index(variable), variable.dtype
-        moments = self._momentums[i].value, self._velocities[i].value
-        if not isinstance(variable, tf.Variable):
-            variable = variable.value
-        step = tf.cast(self.iterations + 1, dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=moments[0].handle,
-            v=moments[1].handle,
-            beta1_power=tf.constant(self.beta_1, dtype) ** step,
-            beta2_power=tf.constant(self.beta_2, dtype) ** step,
-            lr=tf.cast(learning_rate, dtype),
-            beta1=tf.constant(self.beta_1, dtype),
-            beta2=tf.constant(self.beta_2, dtype),
-            epsilon=tf.constant(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
-        )
 
 
 # -------------------------------------------------------------------------- training

@@ -1,5 +1,6 @@
 """utils.call() and utils.Adam compute what Keras does, by other kernels."""
 
+import fast
 import keras
 import numpy as np
 import pytest
@@ -76,6 +77,72 @@ def test_one_pixel_is_spread_exactly():
         agree(network, x, True, 1e-12)
 
 
+def test_upsampling_is_joined_with_its_convolution_exactly():
+    """In float64; where the two are not the usual ones, they are left to Keras."""
+    x = np.random.default_rng(0).normal(size=(3, 5, 4, 2))
+    plain, joined = {"padding": "same", "dtype": "float64"}, []
+    before = fast.upsampled_convolution
+    for up, convolution in (
+        ({}, plain),
+        ({}, plain | {"use_bias": False, "activation": "relu"}),
+        ({"interpolation": "bilinear"}, plain),
+        ({"size": (3, 2)}, plain),
+        ({}, plain | {"padding": "valid"}),
+        ({}, plain | {"strides": 2}),
+        ({}, plain | {"dilation_rate": 2}),
+        ({}, plain | {"kernel_size": 4}),
+        ({}, plain | {"groups": 2}),
+    ):
+        options = {"kernel_size": 3} | convolution
+        network = keras.Sequential(
+            [keras.Input((5, 4, 2), dtype="float64"),
+             layers.UpSampling2D(dtype="float64", **up), layers.Conv2D(6, **options)]
+        )  # fmt: skip
+        for weight in network.weights:
+            weight.assign(np.random.default_rng(1).normal(size=weight.shape))
+        fast.upsampled_convolution = lambda *a: joined.append(a) or before(*a)
+        try:
+            agree(network, x, True, 1e-12)
+        finally:
+            fast.upsampled_convolution = before
+    assert len(joined) == 2
+
+
+def test_noise_is_normal_and_fresh():
+    layer = layers.GaussianNoise(0.2, seed=1)
+    network = keras.Sequential([keras.Input((64, 64, 3)), layer])
+    x = np.full((16, 64, 64, 3), 0.5, np.float32)
+    state = layer.seed_generator.state.numpy()
+    first, second = (
+        (utils.call(network, x, training=True).numpy() - 0.5) / 0.2 for _ in range(2)
+    )
+    for noise in (first, second):  # moments of a standard normal, within 5 deviations
+        n = noise.size
+        for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+            bound = 5 * np.sqrt(variance / n)
+            assert np.mean(np.float64(noise) ** power) == pytest.approx(
+                moment, abs=bound
+            )
+        assert 4 < np.abs(noise).max() < 6
+    halves = np.reshape(first, (2, -1))  # the two of each pair
+    for a, b in (halves, (first.ravel(), second.ravel())):
+        assert np.corrcoef(a, b)[0, 1] == pytest.approx(0, abs=5 / np.sqrt(a.size))
+        assert np.corrcoef(a**2, b**2)[0, 1] == pytest.approx(
+            0, abs=5 / np.sqrt(a.size)
+        )
+    np.testing.assert_array_equal(utils.call(network, x, training=False), x)
+    layer.seed_generator.state.assign(state)
+    np.testing.assert_allclose(
+        (utils.call(network, x, training=True).numpy() - 0.5) / 0.2, first
+    )
+    odd = keras.Sequential([keras.Input((3, 5)), layers.GaussianNoise(0.2)])
+    assert utils.call(odd, np.zeros((2, 3, 5), np.float32), training=True).shape == (
+        2,
+        3,
+        5,
+    )
+
+
 @pytest.mark.parametrize("shape", [(40,), (9, 9, 8)])
 @pytest.mark.parametrize("batch", [1, 6])
 def test_batch_normalization_against_float64(shape, batch):
@@ -96,7 +163,7 @@ def test_batch_normalization_against_float64(shape, batch):
 
 
 def test_other_batch_normalization_is_left_to_keras(monkeypatch):
-    monkeypatch.setattr(utils, "batch_normalization", None)  # a call would fail
+    monkeypatch.setattr(fast, "batch_normalization", None)  # a call would fail
     frozen = layers.BatchNormalization()
     frozen.trainable = False
     for layer in (
@@ -151,7 +218,7 @@ def test_dropout_follows_the_random_state_of_the_layer():
 
 @pytest.mark.parametrize("rate", [0.4, 0.0])
 def test_dropout_at_another_rate_is_left_to_keras(rate, monkeypatch):
-    monkeypatch.setattr(utils, "dropout", None)
+    monkeypatch.setattr(fast, "dropout", None)
     network = keras.Sequential([keras.Input((1000,)), layers.Dropout(rate)])
     y = utils.call(network, np.ones((8, 1000), np.float32), training=True).numpy()
     assert (y == 0).mean() == pytest.approx(rate, abs=0.04)

@@ -15,6 +15,9 @@ from nbclient import NotebookClient
 from test_scripts import SHAPES
 
 
+HELPERS = ["utils.py", "disk.py", "fast.py", "results.py"]
+
+
 def cells_of(source):
     """The cells of a script, as editors read them from its # %% lines."""
     cells = []
@@ -52,7 +55,7 @@ def shown(cell):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_cell_by_cell_and_pasted_whole(name, folder, tmp_path):
-    for helper in ("utils.py", "disk.py", "results.py"):
+    for helper in HELPERS:
         shutil.copy(ROOT / helper, tmp_path)
     source = (ROOT / f"{name}.py").read_text("utf-8")
     options = ["--images", folder, "--steps", 3, "--out", "mine", *SHAPES[name][2]]
@@ -82,13 +85,13 @@ def test_cell_by_cell_and_pasted_whole(name, folder, tmp_path):
     assert "=" * 40 in bar.data["text/plain"] and "step 3/3" in bar.data["text/plain"]
 
 
-@pytest.mark.parametrize("helpers", [[], ["utils.py"], ["utils.py", "disk.py"]])
+@pytest.mark.parametrize("copied", [0, 1, 3])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_without_helpers_the_error_says_what_to_copy(name, helpers, tmp_path):
-    for file in (f"{name}.py", *helpers):
+def test_without_helpers_the_error_says_what_to_copy(name, copied, tmp_path):
+    for file in (f"{name}.py", *HELPERS[:copied]):
         shutil.copy(ROOT / file, tmp_path)
     result = subprocess.run(
         [sys.executable, f"{name}.py"], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert "copy utils.py, disk.py and results.py beside" in result.stderr
+    assert "copy utils.py, disk.py, fast.py and results.py beside" in result.stderr
