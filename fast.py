@@ -6,9 +6,9 @@
 What is saved, and what draws pictures, are the networks themselves: plain Keras.
 
 Worth it, as measured one on top of the other (steps per second, float32, two cores of
-an Intel Xeon): batch normalization 1.08 in dcgan256, 1.04 in dcgan_pokemon, 1.10 to 1.29 in
-the others; in dcgan256 also one pixel 1.21, dropout 1.14, Adam 1.11 (1.02 to 1.03 in
-the others), upsampling and noise 1.17.
+an Intel Xeon): batch normalization 1.08 in dcgan256, 1.04 in dcgan_pokemon, 1.10 to
+1.29 in the others; in dcgan256 also one pixel 1.21, dropout 1.14, Adam 1.11 (1.02 to
+1.03 in the others), upsampling and noise 1.17.
 """
 
 import math
@@ -23,8 +23,9 @@ def call(network, x, training):
     """network(x, training=training), the same numbers through faster kernels.
 
     Some layers are computed in another way, where it pays on the pictures of these
-    scripts: see the functions below. The algebra is exact; weights, moving averages and
-    random states are those of the layers. All other layers run as they are.
+    scripts: see the functions below. The algebra is exact; random numbers are others
+    than Keras', of the same distribution. Weights, moving averages and random states
+    are those of the layers. All other layers run as they are.
 
     Args:
         network: a keras.Sequential.
@@ -57,7 +58,12 @@ def fusible(layer, x):
     """Whether TensorFlow's fused kernel can do it: batch normalization as usual."""
     return (
         isinstance(layer, layers.BatchNormalization)
-        and (layer.center and layer.scale and layer.trainable and not layer.renorm)
+        and (
+            layer.center
+            and layer.scale
+            and layer.trainable
+            and not getattr(layer, "renorm", False)
+        )
         and layer.axis in (-1, len(x.shape) - 1)
         and len(x.shape) in (2, 4)
         and layer.compute_dtype != "float64"

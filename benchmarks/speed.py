@@ -240,7 +240,10 @@ def growth(folder, rounds):
         })  # fmt: skip
         print(*rows[-1].values(), flush=True)
     worker.end()
-    return rows, "growth; the last rows are the memory in use, with all that is kept"
+    title = (
+        "growth (200 pictures end in a batch of 8; the last rows are the memory in use)"
+    )
+    return rows, title
 
 
 def keeping(folder, rounds):
@@ -290,8 +293,8 @@ print(json.dumps(spent))
         worker.end()
         interval = every[name] * seconds
         share = (each["save_sheet"] + each["save_checkpoint"]) / interval
-        # The results come after 100 times what they took, or after ten minutes.
-        results = 1 / (1 + max(100, 600 / each["save_results"]))
+        # The results come after 100 times what they took, at most after ten minutes.
+        results = 1 / (1 + min(100, 600 / each["save_results"]))
         rows.append({
             "script": name, "sheet_s": round(each["save_sheet"], 3),
             "checkpoint_s": round(each["save_checkpoint"], 3),

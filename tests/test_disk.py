@@ -648,3 +648,25 @@ def test_broken_pictures_from_the_wild():
     names = {Path(line.split(": ")[0]).name for line in skipped}
     assert {"zero_byte.jpg", "truncated_image.png", "decompression_bomb.gif"} <= names
     assert len(images) > 25
+
+
+def test_the_start_mentions_bfloat16_where_it_is_faster(monkeypatch, capsys, tmp_path):
+    parser = utils.Parser("shoe_gan", "", batch_size=4, length="")
+    for flags, options, said in (
+        ("flags\t: avx2 avx512_bf16 amx_tile", [], True),
+        ("Features\t: fp asimd bf16 i8mm", [], True),
+        ("flags\t: avx2 avx512_bf16", ["--bfloat16"], False),
+        ("flags\t: avx2 f16c avx512f", [], False),
+        (None, [], False),  # no such file
+    ):
+
+        def read_text(path, flags=flags):
+            if flags is None:
+                raise FileNotFoundError
+            return flags
+
+        args = parser.parse_args(["--out", str(tmp_path), *options])
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", read_text)
+            utils.training_images(args, (8, 8, 3))
+        assert ("faster with --bfloat16" in capsys.readouterr().out) == said
