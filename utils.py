@@ -225,7 +225,7 @@ def training_images(args, shape, source=None) -> np.ndarray:
     source = args.images if source is None else source
     run_settings(args)  # an error for the wrong folder, before hours of reading
     if source is None:
-        say(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by utils.py")
+        say(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by disk.py")
         say("            (your own: --images FOLDER)")
         return toy_images(TOY_PICTURES, shape, args.seed)
     cache = args.cache or args.out

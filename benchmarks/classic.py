@@ -62,20 +62,16 @@ class Classic:
         return self.rng.uniform(low, high, (n, 1)).astype(np.float32)
 
     def step(self, images):
-        real, n = (
-            images / np.float32(255) * (self.high - self.low) + self.low,
-            len(images),
-        )
+        n = len(images)
+        real = images / np.float32(255) * (self.high - self.low) + self.low
         if self.name == "dcgan256":
             mirrored = self.rng.random((n, 1, 1, 1)) < 0.5
             real = np.where(mirrored, real[:, :, ::-1], real)
         z = self.sample_z(n)
         fake = self.generator.predict(z, verbose=0)
         real_label, fake_label = LABELS[self.name]
-        real_labels, fake_labels = (
-            self.labels(n, real_label),
-            self.labels(n, fake_label),
-        )
+        real_labels = self.labels(n, real_label)
+        fake_labels = self.labels(n, fake_label)
         if self.name == "dcgan_grayscale":
             both = np.concatenate([real_labels, fake_labels])
             d_loss = self.discriminator.train_on_batch(

@@ -72,7 +72,7 @@ class Worker:
     def __init__(self, contender, script=None, *options):
         command = [sys.executable, HERE / "worker.py", contender]
         command += ["--script", script] if script else []
-        self.began, self.log = time.perf_counter(), tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*map(str, command), *map(str, options)],
             stdin=subprocess.PIPE,
@@ -252,7 +252,7 @@ def keeping(folder, rounds):
 import importlib, json, sys, time
 name, out = sys.argv[1:3]
 import utils, results
-spent, calls = {}, {}
+spent = {}
 for method in ("save_sheet", "save_checkpoint", "save_results"):
     def timed(self, before=getattr(results.Recorder, method), method=method):
         began = time.perf_counter()
@@ -275,13 +275,10 @@ print(json.dumps(spent))
     }
     rows = []
     for name in SCRIPTS:
-        out, environment = (
-            folder / f"kept-{name}",
-            os.environ | {"PYTHONPATH": HERE.parent},
-        )
+        out = folder / f"kept-{name}"
         run = subprocess.run(
             [sys.executable, "-c", code, name, out],
-            env={key: str(value) for key, value in environment.items()},
+            env=os.environ | {"PYTHONPATH": str(HERE.parent)},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         spent = json.loads(run.stdout.splitlines()[-1])

@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-BEGAN = time.time()
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -27,10 +26,10 @@ class Pace:
     """Called after every step; waits for orders after the last that was ordered."""
 
     def __init__(self):
-        self.left, self.began, self.taken = 1, time.perf_counter(), 0
+        self.left, self.began = 1, time.perf_counter()
 
     def __call__(self):
-        self.left, self.taken = self.left - 1, self.taken + 1
+        self.left -= 1
         if self.left:
             return
         seconds = time.perf_counter() - self.began
