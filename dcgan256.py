@@ -7,42 +7,23 @@ arxiv.org/abs/1610.04490 (instance noise).
 Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels,
 filled up to 256×256 with their background.
 
-    python dcgan256.py --images ./images    # 500,000 steps, as the source
-    python dcgan256.py --images ./images --steps 1000
+    python dcgan256.py --images ./images    # 500,000 steps, as the source: a GPU's work
+    python dcgan256.py --images ./images --steps 10000 --fast
 
-Three things distinguish the source from GAN256: G's first two Conv2D kernels are 4×4,
-not 3×3; labels are flipped (real is 0, generated is 1) and soft; D sees its pictures
-through Gaussian noise. One step: D on 8 real pictures, D on 8 generated ones, then G
-on 16 new z.
+Four things distinguish the source from GAN256: G's first two Conv2D kernels are 4×4,
+not 3×3; G's first layer has 256 filters, not 512; labels are flipped (real is 0,
+generated is 1); D sees its pictures through Gaussian noise. One step: D on 8 real
+pictures, D on 8 generated ones, then G on 16 new z.
 
-Deviations:
-[D1] Pictures are drawn at random, each with a random mirror. The source draws 8
-     neighbouring files, the mirrored ones beside the originals.
-[D2] The learning rate falls when it should. The source re-reads it every 5,000 steps
-     only, when it recompiles, and also forgets Adam's moments.
-[D3] D ends in a logit, and the loss is computed from it: the same number, but for
-     the clipping of probabilities near 0 and 1.
-[D4] In G's step only G's weights are updated. The source trains both, then puts D's
-     back, with its moving averages, which here move on and are never used.
-[D5] Weights are saved at every sheet, and at the latest every ten minutes; in the
-     source every 500 steps.
-
-Oddities kept:
-[K1] Flipped labels: D says how probably a picture is generated. d_real and d_fake
-     are shown as the probability of "real" all the same, as in the other scripts.
-[K2] In D's step G runs in inference mode (moving averages), as in predict().
-[K3] G is trained towards D's soft label for real, not towards a clean 0.
-[K4] Adam's beta_1 is 0.9, where the DCGAN paper has 0.5.
-
-Verdict: see the results in README.md.
+[D1] ... are deviations and [K1] ... oddities that were kept, listed at the end.
 """
 
 # %% Imports and settings
 try:
-    import utils  # first: keeps TensorFlow's start quiet
-except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
-    raise SystemExit(f"{error}: {hint}install requirements.txt") from None
+    from utils import InputError, Parser, load_images, plain_errors, train
+except ImportError as error:
+    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import tensorflow as tf
@@ -95,14 +76,14 @@ def build_generator():
         layers.Conv2D(8, 3, padding="same", activation="relu"),  # (B, 128, 128, 8)
         layers.UpSampling2D(),  # (B, 256, 256, 8)
         layers.Conv2D(3, 3, padding="same"),  # (B, 256, 256, 3)
-        layers.Activation("sigmoid", dtype="float32"),  # with --bfloat16, too
+        layers.Activation("sigmoid", dtype="float32"),  # also under --bfloat16
     ]
     return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0. [D3] [K1]"""
+    """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0. [K1]"""
     network = [
         keras.Input(IMAGE_SHAPE),
         layers.GaussianNoise(INSTANCE_NOISE),
@@ -149,14 +130,11 @@ def adam(updates_per_step):
     rate = keras.optimizers.schedules.ExponentialDecay(
         LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
     )
-    return utils.Adam(rate, beta_1=BETA_1)
+    return keras.optimizers.Adam(rate, beta_1=BETA_1)
 
 
 class DCGAN256(keras.Model):
-    """G and D and one step of their game: D on real, D on fakes, then G on fresh z.
-
-    utils.call(network, x) is network(x), and utils.Adam is Keras' Adam, both faster.
-    """
+    """G and D and one step of their game: D on real, D on fakes, then G on fresh z."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -166,10 +144,14 @@ class DCGAN256(keras.Model):
         self.d_optimizer = adam(updates_per_step=2)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.means = [
-            keras.metrics.Mean(name=name)
-            for name in ("d_loss", "g_loss", "d_real", "d_fake")
-        ]
+        names = "d_loss", "g_loss", "d_real", "d_fake"
+        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.built = True  # as both networks are
+
+    @property
+    def metrics(self):
+        """Means over the epoch so far."""
+        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.uniform((n, LATENT_DIM), -1, 1, seed=seed)
@@ -188,7 +170,7 @@ class DCGAN256(keras.Model):
         """One update of D on one kind of pictures; gives loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            logits = utils.call(self.discriminator, images, training=True)
+            logits = self.discriminator(images, training=True)
             loss = self.bce(self.soft_labels(tf.shape(images)[0], label), logits)
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, logits
@@ -201,39 +183,31 @@ class DCGAN256(keras.Model):
         # one update, then log D(G(z)) in another.
         d_loss_real, real_logits = self.update_d(real, REAL_LABEL)
         z = self.sample_z(n, self.seed_generator)
-        fake = utils.call(self.generator, z, training=False)  # [K2]
+        fake = self.generator(z, training=False)  # [K2]
         d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
 
         # 2. G: maximize log(1 - D(G(z))), be taken for real, on twice as many new z.
         z = self.sample_z(2 * n, self.seed_generator)
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
-            g_logits = utils.call(
-                self.discriminator,
-                utils.call(self.generator, z, training=True),
-                training=True,
-            )
+            fake = self.generator(z, training=True)
+            g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)  # [K3]
         g_gradients = tape.gradient(g_loss, g_variables)
-        self.g_optimizer.apply(g_gradients, g_variables)  # [D4]
+        self.g_optimizer.apply(g_gradients, g_variables)  # [D3]
 
-        # 3. Bookkeeping: means over the epoch so far.
+        # 3. Bookkeeping; here, too, d_real and d_fake are probabilities of "real".
         d_loss = d_loss_real + d_loss_fake
-        values = (
-            d_loss,
-            g_loss,
-            tf.sigmoid(-real_logits),
-            tf.sigmoid(-fake_logits),
-        )  # [K1]
+        values = d_loss, g_loss, tf.sigmoid(-real_logits), tf.sigmoid(-fake_logits)
         for mean, value in zip(self.means, values):
             mean.update_state(value)
         return {mean.name: mean.result() for mean in self.means}
 
 
 # %% Command line
-@utils.plain_errors
+@plain_errors
 def main(argv=None):
-    parser = utils.Parser(
+    parser = Parser(
         "dcgan256",
         "DCGAN for pictures of 256×256.",
         batch_size=BATCH_SIZE,
@@ -241,22 +215,18 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     if args.batch_size % 2:
-        parser.error("--batch-size must be even: half of it is real, half generated")
+        raise InputError("--batch-size must be even: half is real, half generated")
     if not (args.epochs or args.steps):
         args.steps = STEPS
-    utils.prepare(args)
-    if args.generate or args.walk:
-        return utils.generate(args)
-    images = utils.training_images(args, IMAGE_SHAPE)
-    utils.train(
+    train(
         DCGAN256(args.seed),
-        images,
+        load_images(args, IMAGE_SHAPE),
         args,
-        sheet_size=SHEET,
+        batch_size=args.batch_size // 2,
+        sheet_size=SHEET,  # [D4]
         sample_every=SAMPLE_EVERY,  # [D5]
         latent="uniform",
         value_range=(0, 1),
-        real_batch_size=args.batch_size // 2,
         uniform=True,  # [D1]
     )
 
@@ -264,3 +234,23 @@ def main(argv=None):
 # %%
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+# Deviations from the source:
+#
+# - [D1] Pictures are drawn at random, each with a random mirror. The source draws 8
+#   neighbouring files, the mirrored ones beside the originals.
+# - [D2] Adam goes on for the whole run. The source recompiles every 5,000 steps, and
+#   loses Adam's moments.
+# - [D3] In G's step only G's weights are updated. The source trains both, then puts
+#   D's back, with its moving averages, which here move on and are never used.
+# - [D4] Sheets show the same z every time; the source's show new ones.
+# - [D5] Weights are saved with every sheet, and only the last are kept. The source
+#   saves them every 500 steps, and keeps a file for each 1,000, to choose from later.
+#
+# Oddities kept:
+#
+# - [K1] Flipped labels: D says how probably a picture is generated.
+# - [K2] In D's step G runs in inference mode (moving averages), as in predict().
+# - [K3] G is trained towards D's soft label for real, not towards a clean 0.
+# - [K4] Adam's beta_1 is 0.9, where the DCGAN paper has 0.5.

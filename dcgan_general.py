@@ -1,7 +1,7 @@
 # %% [markdown]
 """General DCGAN: any picture size, depth, kernel and stride.
 
-Source: "General DCGAN", a configurable class in Keras.
+Source: github.com/Slimco86/DCGAN (standalone Keras 2.2.4, 2019).
 Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
 Data: a folder of pictures; the source used the sea pictures of the Intel image set at
 150×150, depth 4, for "8k epochs", and faces at 200×180, depth 5, for 3k to 8k.
@@ -14,41 +14,18 @@ or, with the source's parameters, from Python:
     gan = DCGAN(save_path="runs/faces", img_size=(200, 180, 3), depth=5)
     gan.train("./faces", epochs=3000)
 
-Where the source's README and its code disagree (D's learning rate [K3]), this follows
-the code.
-
-Deviations:
-[D1] Any height and width, cropped unevenly where the difference is odd; where the
-     source's start size is too small (large kernels, stride 1), the smallest that
-     does. The source takes the height for both, and crops evenly.
-[D2] z is uniform in [-1, 1] for sheets too; the source draws theirs from a normal.
-[D3] In G's step D's batch normalization uses the batch. What the source's frozen D
-     used depends on the version of Keras it ran on.
-[D4] D ends in a logit, and the loss is computed from it: the same number, but for
-     the clipping of probabilities near 0 and 1.
-[D5] An epoch is one pass over the pictures; what the source counts is not known to
-     us. Its last batch may be smaller. A sheet every 10 epochs is our choice.
-
-Oddities kept:
-[K1] In D's step G runs in inference mode (moving averages, no dropout).
-[K2] G is trained on the very z whose pictures D has just learned to tell.
-[K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README's runs
-     had 2e-4 for both.
-
-Verdict: see the results in README.md.
+This follows the source's code where its README says otherwise. [D1] ... are deviations
+and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
-from pathlib import Path
-
 try:
-    import utils  # before keras: keeps TensorFlow's start quiet
-except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
-    raise SystemExit(f"{error}: {hint}install requirements.txt") from None
+    from utils import InputError, Parser, load_images, number, plain_errors, train
+except ImportError as error:
+    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -66,39 +43,35 @@ D_LEARNING_RATE = 5e-5  # [K3]
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 BN_MOMENTUM = 0.9
-SAMPLE_EVERY_EPOCHS = 10  # [D5]
+SAMPLE_EVERY = "10 epochs"  # [D4]
 SHEET = (5, 5)  # rows, columns
 
 
 def start_size(size, kernel, stride, depth):
-    """The side from which G, each layer times stride, reaches size or a little more."""
+    """The side from which G, each layer times stride, reaches size or some more."""
     start = size
     for _ in range(depth):
         start = (start - kernel) // stride + 1
-    if start < 1 or stride > size:
-        raise utils.InputError(
+    # start + 2 is the source's rule; size / stride**depth where it is too small. [D1]
+    start = max(start + 2, -(-size // stride**depth))
+    if start * stride**depth > 4 * size:
+        raise InputError(
             f"depth {depth} is too deep for a side of {size} with kernel {kernel} and "
             f"stride {stride}: try a smaller depth, kernel or stride"
         )
-    # start + 2 is the source's rule; size / stride**depth where it is too small. [D1]
-    return max(start + 2, -(-size // stride**depth))
+    return start
+
+
+# The comments at line ends give the shapes of the defaults.
 
 
 # %% Generator
 def build_generator(
-    input_size=INPUT_SIZE,
-    img_size=IMG_SIZE,
-    kernel_size=KERNEL_SIZE,
-    stride=STRIDE,
-    dropout=DROPOUT,
-    depth=DEPTH,
-    increment=INCREMENT,
+    input_size, img_size, kernel_size, stride, dropout, depth, increment
 ):
     """z of shape (B, input_size) to pictures (B, *img_size) in [-1, 1]."""
-    height, width = (
-        start_size(*side, depth) for side in zip(img_size, kernel_size, stride)
-    )
-    # The shapes at the line ends are those of the defaults.
+    height = start_size(img_size[0], kernel_size[0], stride[0], depth)
+    width = start_size(img_size[1], kernel_size[1], stride[1], depth)
     network = [
         keras.Input((input_size,)),
         layers.Dense(height * width * depth * increment),
@@ -108,45 +81,33 @@ def build_generator(
         layers.Dropout(dropout),
     ]
     for i in range(depth - 1):  # (B, 38, 38, 96), (B, 76, 76, 64)
+        filters = increment * (depth - i)
         network += [
-            layers.Conv2DTranspose(
-                increment * (depth - i), kernel_size, stride, "same"
-            ),
+            layers.Conv2DTranspose(filters, kernel_size, stride, "same"),
             layers.BatchNormalization(momentum=BN_MOMENTUM),
             layers.ReLU(),
         ]
     channels = img_size[2]
-    crop = [  # [D1]
-        (extra // 2, extra - extra // 2)
-        for extra in (
-            height * stride[0] ** depth - img_size[0],
-            width * stride[1] ** depth - img_size[1],
-        )
-    ]
+    rows = height * stride[0] ** depth - img_size[0]  # too many of them
+    columns = width * stride[1] ** depth - img_size[1]
+    crop = (rows // 2, -(-rows // 2)), (columns // 2, -(-columns // 2))  # [D1]
     network += [
-        layers.Conv2DTranspose(
-            channels, kernel_size, stride, "same"
-        ),  # (B, 152, 152, 3)
+        layers.Conv2DTranspose(channels, kernel_size, stride, "same"),
+        # (B, 152, 152, 3)
         layers.Cropping2D(crop),  # (B, 150, 150, 3)
-        layers.Activation("tanh", dtype="float32"),  # with --bfloat16, too
+        layers.Activation("tanh", dtype="float32"),  # also under --bfloat16
     ]
     return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
-def build_discriminator(
-    img_size=IMG_SIZE,
-    kernel_size=KERNEL_SIZE,
-    stride=STRIDE,
-    dropout=DROPOUT,
-    depth=DEPTH,
-    increment=INCREMENT,
-):
-    """Pictures (B, *img_size) in [-1, 1] to logits (B, 1), real if > 0. [D4]"""
+def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment):
+    """Pictures (B, *img_size) in [-1, 1] to logits (B, 1), real if > 0."""
     network = [keras.Input(img_size)]
     for i in range(depth):  # (B, 75, 75, 32), (B, 38, 38, 64), (B, 19, 19, 96)
+        filters = increment * (i + 1)
         network += [
-            layers.Conv2D(increment * (i + 1), kernel_size, stride, "same"),
+            layers.Conv2D(filters, kernel_size, stride, "same"),
             layers.BatchNormalization(momentum=BN_MOMENTUM),
             layers.Dropout(dropout),
             layers.LeakyReLU(LEAKY_SLOPE),
@@ -162,9 +123,8 @@ def build_discriminator(
 class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
-    The parameters are those of the source, and ``seed``; ``optimizer`` is G's,
-    ``d_optimizer`` D's. utils.call(network, x) is network(x), and utils.Adam is Keras'
-    Adam, both faster.
+    The parameters are those of the source, D's learning rate and seed. optimizer is
+    G's, a name of Keras' or an object.
     """
 
     def __init__(
@@ -179,31 +139,36 @@ class DCGAN(keras.Model):
         increment=INCREMENT,
         batch_size=BATCH_SIZE,
         optimizer=None,
-        d_optimizer=None,
+        d_learning_rate=D_LEARNING_RATE,
         seed=0,
     ):
         super().__init__()
         self.save_path, self.batch_size, self.seed = save_path, batch_size, seed
-        self.input_size, self.img_size = input_size, tuple(img_size)
-        keras.utils.set_random_seed(seed)  # of the initial weights
-        self.parameters = {
-            "img_size": self.img_size,
-            "kernel_size": kernel_size,
-            "stride": stride,
+        self.input_size = input_size
+        self.networks = {
+            "img_size": tuple(img_size),
+            "kernel_size": tuple(kernel_size),
+            "stride": tuple(stride),
             "dropout": dropout,
             "depth": depth,
             "increment": increment,
         }
-        self.generator = build_generator(input_size, **self.parameters)
-        self.discriminator = build_discriminator(**self.parameters)
-        self.g_optimizer = optimizer or utils.Adam(LEARNING_RATE, beta_1=BETA_1)
-        self.d_optimizer = d_optimizer or utils.Adam(D_LEARNING_RATE, beta_1=BETA_1)
+        keras.utils.set_random_seed(seed)  # of the initial weights
+        self.generator = build_generator(input_size, **self.networks)
+        self.discriminator = build_discriminator(**self.networks)
+        adam = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
+        self.g_optimizer = keras.optimizers.get(optimizer or adam)
+        self.d_optimizer = keras.optimizers.Adam(d_learning_rate, beta_1=BETA_1)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.means = [
-            keras.metrics.Mean(name=name)
-            for name in ("d_loss", "g_loss", "d_real", "d_fake")
-        ]
+        names = "d_loss", "g_loss", "d_real", "d_fake"
+        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.built = True  # as both networks are
+
+    @property
+    def metrics(self):
+        """Means over the epoch so far."""
+        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.uniform((n, self.input_size), -1, 1, seed=seed)  # [D2]
@@ -212,101 +177,121 @@ class DCGAN(keras.Model):
         """One update of D on one kind of pictures; gives loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            logits = utils.call(self.discriminator, images, training=True)
+            logits = self.discriminator(images, training=True)
             loss = self.bce(tf.fill(tf.shape(logits), label), logits)
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, logits
 
     def train_step(self, images):
-        real = tf.cast(images, tf.float32) / 127.5 - 1
+        real = tf.cast(images, tf.float32) / 127.5 - 1  # [D3]
         z = self.sample_z(tf.shape(real)[0], self.seed_generator)
 
         # 1. D: maximize log D(x), one update, then log(1 - D(G(z))), another.
-        fake = utils.call(self.generator, z, training=False)  # [K1]
+        fake = self.generator(z, training=False)  # [K1]
         d_loss_real, real_logits = self.update_d(real, 1.0)
         d_loss_fake, fake_logits = self.update_d(fake, 0.0)
 
         # 2. G: maximize log D(G(z)), for the same z [K2] and the updated D.
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
-            fake = utils.call(self.generator, z, training=True)
-            g_logits = utils.call(self.discriminator, fake, training=True)  # [D3]
+            fake = self.generator(z, training=True)
+            g_logits = self.discriminator(fake, training=True)  # [K4]
             g_loss = self.bce(tf.ones_like(g_logits), g_logits)
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 
-        # 3. Bookkeeping: means over the epoch so far.
-        d_loss = d_loss_real + d_loss_fake
+        # 3. Bookkeeping.
+        d_loss = d_loss_real + d_loss_fake  # [D5]
         values = d_loss, g_loss, tf.sigmoid(real_logits), tf.sigmoid(fake_logits)
         for mean, value in zip(self.means, values):
             mean.update_state(value)
         return {mean.name: mean.result() for mean in self.means}
 
     def train(self, images, epochs=EPOCHS, args=None):
-        """Train on a folder, a file or a uint8 array (N, *img_size), into save_path."""
-        if args is None:  # called from Python: the command line's defaults
-            parser = utils.Parser(
-                "dcgan_general", "", batch_size=self.batch_size, length=""
-            )
-            args = parser.parse_args([])
-            args.out, args.epochs, args.seed = Path(self.save_path), epochs, self.seed
-            args.images = None if isinstance(images, np.ndarray) else str(images)
-            vars(args).update(self.parameters, input_size=self.input_size)
-        utils.train(
+        """Train on a folder, a file, an array or a list of arrays, into save_path."""
+        if args is None:  # called from Python: the command line's other defaults
+            argv = ["--out", self.save_path, "--seed", self.seed, "--epochs", epochs]
+            parser = Parser("dcgan_general", "", batch_size=self.batch_size, length="")
+            args = parser.parse_args(argv)
+            vars(args).update(self.networks, input_size=self.input_size)
+        train(
             self,
-            utils.training_images(args, self.img_size, images),
+            load_images(args, self.networks["img_size"], images),  # [D6]
             args,
+            batch_size=self.batch_size,
             sheet_size=SHEET,
-            sample_every_epochs=SAMPLE_EVERY_EPOCHS,
+            sample_every=SAMPLE_EVERY,
             latent="uniform",
         )
 
 
 # %% Command line
-@utils.plain_errors
+@plain_errors
 def main(argv=None):
-    parser = utils.Parser(
+    parser = Parser(
         "dcgan_general",
         "DCGAN of any picture size, depth, kernel and stride.",
         batch_size=BATCH_SIZE,
         length=f"{EPOCHS:,}",
     )
-    add, whole = parser.add_argument, utils.number(high=4096)
-    share, rate = utils.number(float, 0, 0.99), utils.number(float, 1e-9, 1)
-    size, layer = "height, width, channels (3 or 1)", "convolutions in each network"
-    add("--img-size", type=whole, nargs=3, default=IMG_SIZE, metavar="N", help=size)
-    add("--input-size", type=whole, default=INPUT_SIZE, help="length of z")
-    add("--kernel-size", type=whole, nargs=2, default=KERNEL_SIZE, help="of all layers")
-    add("--stride", type=whole, nargs=2, default=STRIDE, help="of all layers")
-    add("--depth", type=whole, default=DEPTH, help=layer)
-    add("--increment", type=whole, default=INCREMENT, help="filters per layer")
-    add("--dropout", type=share, default=DROPOUT, help="share that is dropped")
-    add("--learning-rate", type=rate, default=LEARNING_RATE, help="of G")
-    add("--d-learning-rate", type=rate, default=D_LEARNING_RATE, help="of D")
-    kinds = {
-        "adam": lambda rate: utils.Adam(rate, beta_1=BETA_1),
-        "rmsprop": keras.optimizers.RMSprop,
-        "sgd": keras.optimizers.SGD,
-    }
-    add("--optimizer", choices=kinds, default="adam", help="of both networks")
+
+    def add(name, default, kind, nargs=None):
+        text = "default: " + str(default).strip("()").replace(",", "")
+        parser.add_argument(name, type=kind, nargs=nargs, default=default, help=text)
+
+    whole, rate = number(1, 4096), number(1e-9, 1, float)
+    add("--img-size", IMG_SIZE, whole, nargs=3)
+    add("--input-size", INPUT_SIZE, whole)
+    add("--kernel-size", KERNEL_SIZE, whole, nargs=2)
+    add("--stride", STRIDE, whole, nargs=2)
+    add("--depth", DEPTH, whole)
+    add("--increment", INCREMENT, whole)
+    add("--dropout", DROPOUT, number(0, 0.99, float))
+    add("--optimizer", "adam", str)
+    add("--learning-rate", LEARNING_RATE, rate)
+    add("--d-learning-rate", D_LEARNING_RATE, rate)
     args = parser.parse_args(argv)
     if args.img_size[2] not in (1, 3):
-        parser.error("--img-size: pictures have 1 or 3 channels")
+        raise InputError("--img-size: pictures have 1 or 3 channels")
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
-    utils.prepare(args)
-    if args.generate or args.walk:
-        return utils.generate(args)
-    names = ["kernel_size", "stride", "input_size", "img_size", "dropout", "depth"]
-    names += ["increment", "batch_size", "seed"]
-    gan = DCGAN(
-        args.out,
-        optimizer=kinds[args.optimizer](args.learning_rate),
-        d_optimizer=kinds[args.optimizer](args.d_learning_rate),
-        **{name: getattr(args, name) for name in names},
-    )
+    beta = {"beta_1": BETA_1} if args.optimizer == "adam" else {}
+    rate = {"learning_rate": args.learning_rate, **beta}
+    try:
+        kind = {"class_name": args.optimizer, "config": rate}
+        optimizer = keras.optimizers.get(kind)
+    except (ValueError, TypeError):
+        raise InputError(f"--optimizer: Keras has no {args.optimizer}") from None
+    names = "kernel_size", "stride", "input_size", "img_size", "dropout", "depth"
+    names += "increment", "batch_size", "d_learning_rate", "seed"
+    options = {name: getattr(args, name) for name in names}
+    gan = DCGAN(args.out, optimizer=optimizer, **options)
     gan.train(args.images, args=args)
 
 
 # %%
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+# Deviations from the source:
+#
+# - [D1] Any height and width, cropped unevenly where the difference is odd; where the
+#   source's start size is too small (large kernels, stride 1), the smallest that
+#   does. The source takes the height for both, and crops evenly.
+# - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
+#   draws new ones for each, from a normal distribution.
+# - [D3] Pictures are scaled to [-1, 1], as G's tanh. The source shows D raw 0 to 255.
+# - [D4] An epoch is one pass over the shuffled pictures, its last batch smaller, and
+#   there is a sheet every 10 epochs. In the source it is ⌊N / batch⌋ batches, each
+#   drawn from all pictures, and a sheet comes whenever save_interval divides the step
+#   in the epoch.
+# - [D5] The loss of D is the sum of its two terms; the source shows half of it.
+# - [D6] Pictures of another shape are resized and padded; the source skips them.
+#
+# Oddities kept:
+#
+# - [K1] In D's step G runs in inference mode (moving averages, no dropout).
+# - [K2] G is trained on the very z whose pictures D has just learned to tell.
+# - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README's
+#   runs had 2e-4 for both.
+# - [K4] In G's step D, though frozen, normalizes with the statistics of the batch.

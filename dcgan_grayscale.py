@@ -13,32 +13,19 @@ made gray; the source also used Food-101 and cursive calligraphy.
 
 The source is a README with the networks and settings, and shows no training loop. One
 of its "episodes" is one step here: D on 32 real and 32 fakes, then G on 32 new z.
-
-Deviations, or our choice where the source is silent:
-[D1] In D's step G runs in training mode.
-[D2] Real and fake pictures pass D one after the other, and their losses are averaged:
-     the same as one batch of 64, as D has no batch normalization.
-[D3] D ends in a logit, and the loss is computed from it: the same number, but for
-     the clipping of probabilities near 0 and 1.
-[D4] Pictures of other proportions are padded. Height and width may differ.
-[D5] A sheet every 500 steps; 16,000 steps for pictures of your own.
-
-Oddities kept:
-[K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G.
-[K2] Label smoothing is two-sided, for D and for G: 1 becomes 0.95, 0 becomes 0.05.
-[K3] The first layer of G, and all of D, is without batch normalization.
-[K4] D's last layer keeps Keras' default initializer.
-[K5] Adam's beta_1 is Keras' 0.9, where the DCGAN paper has 0.5.
-
-Verdict: see the results in README.md.
+[D1] ... are deviations, or assumptions where the source is silent, and [K1] ...
+oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
 try:
-    import utils  # first: keeps TensorFlow's start quiet
-except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
-    raise SystemExit(f"{error}: {hint}install requirements.txt") from None
+    from utils import InputError, Parser, load_images, number, plain_errors, train
+except ImportError as error:
+    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
+
+import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -46,21 +33,25 @@ import tensorflow as tf
 from keras import layers
 
 IMG_SIZE = (28, 28)  # height, width
-LATENT_DIM = 100  # z is standard normal
+LATENT_DIM = 100  # z is standard normal [D2]
 BATCH_SIZE = 32  # real pictures; as many z for D, and new ones for G
-STEPS = {"mnist": 16_000, "fashion_mnist": 9_000, "kmnist": 16_000}
+DATASETS = {  # file is the one that Keras keeps below ~/.keras/datasets
+    "mnist": {"steps": 16_000, "file": "mnist.npz"},
+    "fashion_mnist": {"steps": 9_000, "file": "fashion-mnist"},
+    "kmnist": {"steps": 16_000, "file": "kmnist-train-imgs.npz"},
+}
 LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's: slow and steady
 LABEL_SMOOTHING = 0.1  # [K2]
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
-SAMPLE_EVERY = 500  # steps [D5]
+SAMPLE_EVERY = 500  # steps
 SHEET = (8, 8)  # rows, columns
 
 KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/kmnist-train-imgs.npz"
 
 
-def init():
+def normal():
     """DCGAN sec. 4. One for each layer: used again, it would draw the same numbers."""
-    return {"kernel_initializer": keras.initializers.RandomNormal(0, 0.02)}
+    return keras.initializers.RandomNormal(0, 0.02)
 
 
 # %% Generator
@@ -69,31 +60,37 @@ def build_generator(height=28, width=28):
     rows, columns = height // 4, width // 4
     network = [
         keras.Input((LATENT_DIM,)),
-        layers.Dense(rows * columns * 128, **init()),
+        layers.Dense(rows * columns * 128, kernel_initializer=normal()),
         layers.LeakyReLU(LEAKY_SLOPE),  # [K1] [K3]
         layers.Reshape((rows, columns, 128)),  # (B, 7, 7, 128)
-        layers.Conv2DTranspose(256, 4, 2, "same", **init()),  # (B, 14, 14, 256)
+        layers.Conv2DTranspose(
+            256, 4, 2, "same", kernel_initializer=normal()
+        ),  # (B, 14, 14, 256)
         layers.BatchNormalization(),
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2DTranspose(256, 4, 2, "same", **init()),  # (B, 28, 28, 256)
+        layers.Conv2DTranspose(
+            256, 4, 2, "same", kernel_initializer=normal()
+        ),  # (B, 28, 28, 256)
         layers.BatchNormalization(),
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(1, 4, 1, "same", **init()),  # (B, 28, 28, 1)
-        layers.Activation("tanh", dtype="float32"),  # with --bfloat16, too
+        layers.Conv2D(1, 4, 1, "same", kernel_initializer=normal()),  # (B, 28, 28, 1)
+        layers.Activation("tanh", dtype="float32"),  # also under --bfloat16
     ]
     return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
 def build_discriminator(height=28, width=28):
-    """Pictures (B, height, width, 1) in [-1, 1] to logits (B, 1), real if > 0. [D3]"""
+    """Pictures (B, height, width, 1) in [-1, 1] to logits (B, 1), real if > 0."""
     network = [
         keras.Input((height, width, 1)),
-        layers.Conv2D(256, 4, 2, "same", **init()),  # (B, 14, 14, 256)
+        layers.Conv2D(
+            256, 4, 2, "same", kernel_initializer=normal()
+        ),  # (B, 14, 14, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(256, 4, 2, "same", **init()),  # (B, 7, 7, 256)
+        layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 7, 7, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(256, 4, 2, "same", **init()),  # (B, 4, 4, 256)
+        layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Flatten(),  # (B, 4096)
         layers.Dense(1, dtype="float32"),  # (B, 1) [K4]
@@ -103,59 +100,57 @@ def build_discriminator(height=28, width=28):
 
 # %% The adversarial game
 class GrayscaleGAN(keras.Model):
-    """G and D and one step of their game: D first, then G on fresh z.
-
-    utils.call(network, x) is network(x), and utils.Adam is Keras' Adam, both faster.
-    """
+    """G and D and one step of their game: D first, then G on fresh z."""
 
     def __init__(self, height=28, width=28, seed=0):
         super().__init__()
         self.generator = build_generator(height, width)
         self.discriminator = build_discriminator(height, width)
-        self.g_optimizer = utils.Adam(LEARNING_RATE)  # [K5]
-        self.d_optimizer = utils.Adam(LEARNING_RATE)
+        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)  # [K5]
+        self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE)
         self.bce = keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=LABEL_SMOOTHING
         )  # [K2]
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.means = [
-            keras.metrics.Mean(name=name)
-            for name in ("d_loss", "g_loss", "d_real", "d_fake")
-        ]
+        names = "d_loss", "g_loss", "d_real", "d_fake"
+        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.built = True  # as both networks are
+
+    @property
+    def metrics(self):
+        """Means over the epoch so far."""
+        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.normal((n, LATENT_DIM), seed=seed)
 
     def train_step(self, images):
-        real = tf.cast(images, tf.float32) / 127.5 - 1
+        real = tf.cast(images, tf.float32) / 127.5 - 1  # [D2]
         n = tf.shape(real)[0]
         d_variables = self.discriminator.trainable_variables
         g_variables = self.generator.trainable_variables
 
         # 1. D: maximize log D(x) + log(1 - D(G(z))).
         z = self.sample_z(n, self.seed_generator)
-        fake = utils.call(self.generator, z, training=True)  # [D1]
+        fake = self.generator(z, training=False)  # [D1]
         with tf.GradientTape() as tape:
-            real_logits = utils.call(self.discriminator, real, training=True)
-            fake_logits = utils.call(self.discriminator, fake, training=True)
+            real_logits = self.discriminator(real, training=True)
+            fake_logits = self.discriminator(fake, training=True)
             d_loss = (
                 self.bce(tf.ones_like(real_logits), real_logits)
                 + self.bce(tf.zeros_like(fake_logits), fake_logits)
-            ) / 2  # [D2]
+            ) / 2  # [D3]
         self.d_optimizer.apply(tape.gradient(d_loss, d_variables), d_variables)
 
         # 2. G: maximize log D(G(z)), for fresh z and the updated D.
         z = self.sample_z(n, self.seed_generator)
         with tf.GradientTape() as tape:
-            g_logits = utils.call(
-                self.discriminator,
-                utils.call(self.generator, z, training=True),
-                training=True,
-            )
+            fake = self.generator(z, training=True)
+            g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(tf.ones_like(g_logits), g_logits)
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 
-        # 3. Bookkeeping: means over the epoch so far.
+        # 3. Bookkeeping.
         values = d_loss, g_loss, tf.sigmoid(real_logits), tf.sigmoid(fake_logits)
         for mean, value in zip(self.means, values):
             mean.update_state(value)
@@ -169,55 +164,66 @@ def download(dataset):
         if dataset == "kmnist":
             return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
         return getattr(keras.datasets, dataset).load_data()[0][0]
-    except Exception as error:
-        raise utils.InputError(
-            f"{dataset} could not be downloaded ({error}): connect to the network, or "
-            "get its training pictures (IDX or .npz) and name the file with --images"
+    except Exception as error:  # no network, or a file that broke off
+        home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+        raise InputError(
+            f"{dataset} cannot be downloaded or read ({error}): delete "
+            f"{home / 'datasets' / DATASETS[dataset]['file']} if it is there and try "
+            "again, or name a file of its pictures (.npz or IDX) with --images"
         ) from None
 
 
-@utils.plain_errors
+@plain_errors
 def main(argv=None):
-    parser = utils.Parser(
+    parser = Parser(
         "dcgan_grayscale",
         "DCGAN for MNIST and its kin, or any pictures made gray.",
         batch_size=BATCH_SIZE,
         length="16,000 steps, fashion_mnist 9,000",
     )
-    parser.add_argument(
-        "--dataset",
-        choices=STEPS,
-        help="download this and train on it, in place of --images",
-    )
-    parser.add_argument(
-        "--img-size",
-        type=utils.number(low=4, high=4096),
-        nargs=2,
-        default=IMG_SIZE,
-        metavar=("HEIGHT", "WIDTH"),
-        help="both divisible by 4",
-    )
+    add = parser.add_argument
+    add("--dataset", choices=DATASETS, help="to download, in place of --images")
+    add("--img-size", type=number(4, 4096), nargs=2, default=IMG_SIZE, metavar="N",
+        help="height and width, divisible by 4 (default: 28 28)")  # fmt: skip
     args = parser.parse_args(argv)
     if args.dataset and args.images:
-        parser.error("--dataset and --images exclude each other")
+        raise InputError("--dataset and --images exclude each other")
     if any(side % 4 for side in args.img_size):
-        parser.error(f"--img-size {args.img_size}: both must be divisible by 4")
+        raise InputError("--img-size: height and width must be divisible by 4")
     if not (args.epochs or args.steps):
-        args.steps = STEPS.get(args.dataset, STEPS["mnist"])
-    utils.prepare(args)
-    if args.generate or args.walk:
-        return utils.generate(args)
+        args.steps = DATASETS[args.dataset or "mnist"]["steps"]
     source = download(args.dataset) if args.dataset else args.images
-    images = utils.training_images(args, (*args.img_size, 1), source)  # [D4]
-    utils.train(
+    train(
         GrayscaleGAN(*args.img_size, args.seed),
-        images,
+        load_images(args, (*args.img_size, 1), source),  # [D4]
         args,
+        batch_size=args.batch_size,  # [D5]
         sheet_size=SHEET,
-        sample_every=SAMPLE_EVERY,
+        sample_every=SAMPLE_EVERY,  # [D6]
     )
 
 
 # %%
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+# Deviations, or assumptions where the source is silent:
+#
+# - [D1] In D's step G runs in inference mode (moving averages). The source's loop is
+#   not published; code of its kind makes D's fakes with predict().
+# - [D2] z is standard normal, and pictures are scaled to [-1, 1], as G's tanh.
+# - [D3] Real and fake pictures pass D one after the other; their losses are averaged:
+#   the same as one batch of 64, as D has no batch normalization.
+# - [D4] Pictures of other proportions are padded. Height and width may differ.
+# - [D5] Batches come from shuffled passes; the source's are "sampled".
+# - [D6] A sheet every 500 steps; 16,000 steps for pictures of your own.
+#
+# Oddities kept:
+#
+# - [K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G.
+# - [K2] Label smoothing is two-sided, for D and for G: 1 becomes 0.95, 0 becomes
+#   0.05.
+# - [K3] The first layer of G, and all of D, is without batch normalization.
+# - [K4] D's last layer keeps Keras' default initializer.
+# - [K5] Adam's beta_1 is Keras' 0.9, where the DCGAN paper has 0.5.

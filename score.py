@@ -1,7 +1,7 @@
 """Does it learn? How far the pictures of a generator are from real ones, in numbers.
 
-    python score.py runs/shoe_gan                         # against its own pictures
-    python score.py runs/shoe_gan --images ./images
+    python score.py runs/shoe_gan             # against images.npy, its own pictures
+    python score.py runs/shoe_gan --images runs/other/images.npy
 
 The losses of a GAN do not tell: they say who is ahead in the game, not how well it is
 played. This compares pictures, without any pretrained network:
@@ -28,15 +28,14 @@ as there are; its pyramid ends at 16×16, here at the last level that measures a
 that equal sets are at distance 0.
 """
 
-import utils  # first: keeps TensorFlow's start quiet
+from utils import InputError, draw, number, path, plain_errors, read_array  # isort: skip
 
-from pathlib import Path
+import argparse
 
 import keras
 import numpy as np
 
-import disk
-import results
+from sample import load_generator, sample_z
 
 PATCH = 7  # pixels
 PATCHES = 128  # of each picture and level
@@ -163,93 +162,63 @@ def variety(generated, some_real, real):
     )
 
 
-def real_pictures(folder, images, shape):
-    """The training pictures of a run, or those of another folder, prepared as there.
-
-    Raises:
-        utils.InputError: there are none, or not those any more.
-    """
-    settings = results.read_settings(folder)
-    source = images or settings["images"]
-    if source is None and not settings.get("dataset"):
-        found = disk.toy_images(utils.TOY_PICTURES, shape, settings["seed"])
-    elif source is None:
-        raise utils.InputError(
-            f"the run in {folder} downloaded its pictures: name the file with --images "
-            "(Keras keeps downloads in ~/.keras/datasets)"
-        )
-    else:
-        fit, background = settings["fit"], tuple(settings["background"])
-        cache = settings["cache"] or folder
-        found = disk.load_images(source, shape, fit, background, cache)[0]
-    same = disk.fingerprint(found)
-    if not images and any(settings.get(key, same[key]) != same[key] for key in same):
-        raise utils.InputError(
-            f"the training pictures of {folder} are not there any more, or were given "
-            "as an array: name pictures with --images"
-        )
-    return found
-
-
-@utils.plain_errors
+@plain_errors
 def main(argv=None):
-    parser = utils.OneLineParser("score.py", description="Does a GAN learn?")
-    add, seed = parser.add_argument, utils.number(low=0, high=2**31 - 1)
-    many, most = utils.number(low=16, high=2**14), "at most so many of each kind"
-    real = "real pictures, if not those of the run"
-    add("run", type=Path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=utils.some_path, metavar="PATH", help=real)
-    add("--pictures", type=many, default=1024, metavar="N", help=most)
-    add("--seed", type=seed, default=0, metavar="N", help="of all that is random")
-    args = parser.parse_args(argv)
+    parser = argparse.ArgumentParser("score.py", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("run", type=path, help="folder of a run, such as runs/shoe_gan")
+    add("--images", type=path, help="real pictures, .npy (default: images.npy there)")
+    add(
+        "--pictures", type=number(16), default=1024, help="of each kind (default: 1024)"
+    )
+    add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
+    args = parser.parse_args(argv if argv is None else [*map(str, argv)])
 
-    generator, facts = results.load_generator(args.run)
-    if min(generator.output_shape[1:3]) < PATCH:
-        raise utils.InputError(f"patches of {PATCH}x{PATCH} are larger than pictures")
-    real = real_pictures(args.run, args.images, generator.output_shape[1:])
+    generator, settings = load_generator(args.run)
+    shape = generator.output_shape[1:]
+    real, _ = read_array(args.images or args.run / "images.npy")
     n = min(args.pictures, len(real) // 2)
-    if n < 16:
-        raise utils.InputError(
-            f"{len(real)} real pictures are too few: take 32 or more"
+    if real.shape[1:] != shape or n < 16 or min(shape[:2]) < PATCH:
+        raise InputError(
+            f"real pictures are {real.shape}, generated ones {shape}: need at least 32 of "
+            f"the same shape, and {PATCH} pixels a side"
         )
     keras.utils.set_random_seed(args.seed)
     untrained = keras.models.clone_model(generator)
-    latent, latent_dim = facts["latent"], generator.input_shape[1]
-    z = results.sample_latent(latent, n, latent_dim, args.seed)
+    z = sample_z(settings["latent"], n, generator.input_shape[1], args.seed)
     order = np.random.default_rng(args.seed).permutation(len(real))
-    generated = results.draw(generator, z, facts["value_range"])
+    half = real[np.sort(order[:n])]
+    generated = draw(generator, z, settings["value_range"])
     sets = {
         "generated": generated,
         "real, other half": real[np.sort(order[n : 2 * n])],
-        "before training": results.draw(untrained, z, facts["value_range"]),
+        "before training": draw(untrained, z, settings["value_range"]),
     }
-    size = "x".join(map(str, generator.output_shape[1:]))
-    utils.say(
-        f"pictures    {n:,} of each kind, {size}; {len(real):,} real ones in all\n"
-    )
-    half = real[np.sort(order[:n])]
+    size = "x".join(map(str, shape))
+    print(f"pictures    {n:,} of each kind, {size}; {len(real):,} real ones in all\n")
     heights = [level.shape[1] for level in laplacian_pyramid(half[:1])]
-    utils.say("sliced Wasserstein distance x 1000, by height of the level")
-    utils.say(f"{'':20}" + "".join(f"{height:>9}" for height in heights) + "     mean")
+    print("sliced Wasserstein distance x 1000, by height of the level")
+    print(f"{'':20}" + "".join(f"{height:>9}" for height in heights) + "     mean")
     goal, means = patches(half, args.seed), {}
     for name, images in sets.items():
         values = sliced_wasserstein(goal, patches(images, args.seed), args.seed)
         means[name] = np.mean(values)
-        numbers = "".join(f"{value:9.2f}" for value in [*values, means[name]])
-        utils.say(f"{name:20}{numbers}")
+        print(
+            f"{name:20}" + "".join(f"{value:9.2f}" for value in [*values, means[name]])
+        )
     found, floor, ceiling = means.values()
     share = (ceiling - found) / (ceiling - floor)
-    utils.say(f"{'':20}{share:.0%} of the way from before training to real\n")
+    print(f"{'':20}{share:.0%} of the way from before training to real\n")
 
     near, real_near, spread, real_spread = variety(generated, half, real)
     copies = "half or more are near copies" if near < real_near / 2 else "no copies"
     if real_near == np.inf:
         copies = "cannot tell, as the real ones are all the same"
-    utils.say(f"from the nearest real picture, in levels of 255 (median): generated "
-              f"{near:.1f}, real {real_near:.1f}: {copies}")  # fmt: skip
+    print(f"from the nearest real picture, in levels of 255 (median): generated "
+          f"{near:.1f}, real {real_near:.1f}: {copies}")  # fmt: skip
     alike = "collapsed, or nearly" if spread < real_spread / 2 else "no collapse"
-    utils.say(f"from each other (mean): generated {spread:.1f}, "
-              f"real {real_spread:.1f}: {alike}")  # fmt: skip
+    print(f"from each other (mean): generated {spread:.1f}, "
+          f"real {real_spread:.1f}: {alike}")  # fmt: skip
 
 
 if __name__ == "__main__":

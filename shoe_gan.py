@@ -12,34 +12,16 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
     python shoe_gan.py --images ./shoes --epochs 30
     python shoe_gan.py --images ./shoes --experiment 2    # of the four published
 
-This follows the source's code, and its README for the weight decay of experiment 1.
-
-Deviations:
-[D1] Experiment 1 has no weight decay, as the README says; in the code it is 1e-4.
-[D2] D ends in a logit, and the loss is computed from it. Through a probability that
-     is clipped, as Keras clips it, the gradient dies once D is sure, and training
-     stands still.
-[D3] The running variance of batch normalization, which only sheets and the saved
-     generator use, is the biased one; PyTorch's is unbiased.
-[D4] Sheets show the same z every time, in inference mode and at their true contrast.
-     The source draws new z in training mode, and stretches the contrast.
-[D5] Pictures are shrunk and then padded with white; the source pads first.
-[D6] Adam's epsilon is Keras' 1e-7; PyTorch's is 1e-8.
-
-Oddities kept:
-[K1] The smoothed label 0.9 is also G's target.
-[K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1.
-[K3] Weight decay is L2 on every parameter, batch normalization's included.
-
-Verdict: see the results in README.md.
+This follows the source's code where its README says otherwise. [D1] ... are deviations
+and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
 try:
-    import utils  # first: keeps TensorFlow's start quiet
-except ModuleNotFoundError as error:
-    hint = "copy utils.py, disk.py, fast.py and results.py beside this script, and "
-    raise SystemExit(f"{error}: {hint}install requirements.txt") from None
+    from utils import Parser, load_images, plain_errors, train
+except ImportError as error:
+    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    raise SystemExit(f"{error}: {hint}") from None
 
 import keras
 import tensorflow as tf
@@ -48,18 +30,19 @@ from keras import layers
 IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 64
-LEARNING_RATE = 2e-4  # DCGAN sec. 4
-BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates [D6]
+# DCGAN sec. 4: with Adam's usual beta_1 of 0.9 training oscillates; epsilon: PyTorch's.
+ADAM = {"learning_rate": 2e-4, "beta_1": 0.5, "epsilon": 1e-8}
+WEIGHT_DECAY = 1e-4
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 FREEZE_RATIO = 0.7  # D rests while its mean loss is below 0.7 × that of G
-BN = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; its momentum 0.1 is 0.9 here [D3]
-SAMPLE_EVERY_EPOCHS = 1
-SHEET = (8, 8)  # rows, columns [D4]
-EXPERIMENTS = {  # epochs, range of the pictures, weight decay, real label, freezing
-    1: (50, (0, 1), 0.0, 1.0, False),  # [D1] [K2]
-    2: (100, (-1, 1), 1e-4, 1.0, False),
-    3: (100, (-1, 1), 1e-4, 0.9, False),
-    4: (500, (-1, 1), 1e-4, 0.9, True),
+BN = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; its momentum 0.1 is 0.9 here [D1]
+SAMPLE_EVERY = "1 epoch"
+SHEET = (8, 8)  # rows, columns [D2]
+EXPERIMENTS = {
+    1: {"epochs": 50, "value_range": (0, 1), "real_label": 1.0, "freezing": False},
+    2: {"epochs": 100, "value_range": (-1, 1), "real_label": 1.0, "freezing": False},
+    3: {"epochs": 100, "value_range": (-1, 1), "real_label": 0.9, "freezing": False},
+    4: {"epochs": 500, "value_range": (-1, 1), "real_label": 0.9, "freezing": True},
 }
 
 
@@ -68,51 +51,67 @@ def normal(mean=0.0):
     return keras.initializers.RandomNormal(mean, 0.02)
 
 
-def conv():
-    return {"use_bias": False, "kernel_initializer": normal()}
-
-
 # %% Generator
 def build_generator():
     """z of shape (B, 100) to pictures (B, 64, 64, 3) in [-1, 1]."""
     network = [
         keras.Input((LATENT_DIM,)),
         layers.Reshape((1, 1, LATENT_DIM)),  # (B, 1, 1, 100)
-        layers.Conv2DTranspose(512, 4, 1, "valid", **conv()),  # (B, 4, 4, 512)
+        layers.Conv2DTranspose(
+            512, 4, 1, "valid", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 4, 4, 512)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.ReLU(),
-        layers.Conv2DTranspose(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
+        layers.Conv2DTranspose(
+            256, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 8, 8, 256)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.ReLU(),
-        layers.Conv2DTranspose(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
+        layers.Conv2DTranspose(
+            128, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 16, 16, 128)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.ReLU(),
-        layers.Conv2DTranspose(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
+        layers.Conv2DTranspose(
+            64, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 32, 32, 64)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.ReLU(),
-        layers.Conv2DTranspose(3, 4, 2, "same", **conv()),  # (B, 64, 64, 3)
-        layers.Activation("tanh", dtype="float32"),  # with --bfloat16, too
+        layers.Conv2DTranspose(
+            3, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 64, 64, 3)
+        layers.Activation("tanh", dtype="float32"),  # also under --bfloat16
     ]
     return keras.Sequential(network, name="generator")
 
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 64, 64, 3) to logits (B, 1), real if > 0. [D2]"""
+    """Pictures (B, 64, 64, 3) to logits (B, 1), real if > 0."""
     network = [
         keras.Input(IMAGE_SHAPE),
-        layers.Conv2D(64, 4, 2, "same", **conv()),  # (B, 32, 32, 64)
+        layers.Conv2D(
+            64, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 32, 32, 64)
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(128, 4, 2, "same", **conv()),  # (B, 16, 16, 128)
+        layers.Conv2D(
+            128, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 16, 16, 128)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(256, 4, 2, "same", **conv()),  # (B, 8, 8, 256)
+        layers.Conv2D(
+            256, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 8, 8, 256)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(512, 4, 2, "same", **conv()),  # (B, 4, 4, 512)
+        layers.Conv2D(
+            512, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        ),  # (B, 4, 4, 512)
         layers.BatchNormalization(gamma_initializer=normal(1), **BN),
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Conv2D(1, 4, 1, "valid", dtype="float32", **conv()),  # (B, 1, 1, 1)
+        layers.Conv2D(
+            1, 4, use_bias=False, kernel_initializer=normal(), dtype="float32"
+        ),  # (B, 1, 1, 1)
         layers.Flatten(dtype="float32"),  # (B, 1)
     ]
     return keras.Sequential(network, name="discriminator")
@@ -120,37 +119,35 @@ def build_discriminator():
 
 # %% The adversarial game
 class ShoeGAN(keras.Model):
-    """G and D and one step of their game: D first, then G on the same fakes.
-
-    utils.call(network, x) is network(x), and utils.Adam is Keras' Adam, both faster.
-    """
+    """G and D and one step of their game: D first, then G on the same fakes."""
 
     def __init__(self, experiment=4, seed=0):
         super().__init__()
-        _, self.value_range, self.weight_decay, *rest = EXPERIMENTS[experiment]
-        self.real_label, self.freezing = rest
+        settings = EXPERIMENTS[experiment]
+        self.value_range = settings["value_range"]
+        self.real_label = settings["real_label"]
+        self.freezing = settings["freezing"]
         self.generator = build_generator()
         self.discriminator = build_discriminator()
-        self.g_optimizer = utils.Adam(LEARNING_RATE, beta_1=BETA_1)
-        self.d_optimizer = utils.Adam(LEARNING_RATE, beta_1=BETA_1)
+        self.g_optimizer = keras.optimizers.Adam(**ADAM)
+        self.d_optimizer = keras.optimizers.Adam(**ADAM)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.means = [
-            keras.metrics.Mean(name=name)
-            for name in ("d_loss", "g_loss", "d_real", "d_fake", "g_real")
-        ]
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"
+        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.built = True  # as both networks are
+
+    @property
+    def metrics(self):
+        """Means over the pictures of the epoch so far."""
+        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.normal((n, LATENT_DIM), seed=seed)
 
     def decayed(self, gradients, variables):
         """Coupled L2: the decay joins the gradient before Adam sees it, not after."""
-        return [g + self.weight_decay * w for g, w in zip(gradients, variables)]  # [K3]
-
-    def update_d(self, tape, loss):
-        variables = self.discriminator.trainable_variables
-        gradients = tape.gradient(loss, variables)
-        self.d_optimizer.apply(self.decayed(gradients, variables), variables)
+        return [g + WEIGHT_DECAY * w for g, w in zip(gradients, variables)]  # [K3]
 
     def train_step(self, images):
         low, high = self.value_range
@@ -158,50 +155,52 @@ class ShoeGAN(keras.Model):
         n = tf.shape(real)[0]
         z = self.sample_z(n, self.seed_generator)
         real_target = tf.fill((n, 1), self.real_label)
+        d_variables = self.discriminator.trainable_variables
+        g_variables = self.generator.trainable_variables
 
         # "Stop updating D while loss D < 0.7 · loss G", both being means over the epoch
         # so far. At its first step they are 0, and D is updated.
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
-        with tf.GradientTape() as fake_tape:
-            fake = utils.call(self.generator, z, training=True)
+        g_tape = tf.GradientTape()  # records G now, and G's loss in 2.
+        with g_tape:
+            fake = self.generator(z, training=True)
 
         # 1. D: maximize log D(x) + log(1 - D(G(z))); experiments 3 and 4 soften the
         # first term to 0.9 log D(x) + 0.1 log(1 - D(x)).
         with tf.GradientTape() as d_tape:
-            real_logits = utils.call(self.discriminator, real, training=True)
-            fake_logits = utils.call(self.discriminator, fake, training=True)
+            real_logits = self.discriminator(real, training=True)
+            fake_logits = self.discriminator(fake, training=True)
             d_loss = self.bce(real_target, real_logits) + self.bce(
                 tf.zeros_like(fake_logits), fake_logits
             )
-        tf.cond(frozen, lambda: None, lambda: self.update_d(d_tape, d_loss))
 
-        # 2. G: maximize log D(G(z)). The same fakes pass the updated D; the gradient
-        # goes back through D to the fakes, and on through the pass of G that made them.
-        with tf.GradientTape() as g_tape:
-            g_tape.watch(fake)
-            g_logits = utils.call(self.discriminator, fake, training=True)
+        def update_d():
+            gradients = d_tape.gradient(d_loss, d_variables)
+            self.d_optimizer.apply(self.decayed(gradients, d_variables), d_variables)
+
+        tf.cond(frozen, true_fn=lambda: None, false_fn=update_d)
+
+        # 2. G: maximize log D(G(z)), for the same fakes and the updated D.
+        with g_tape:
+            g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(real_target, g_logits)  # [K1]
-        g_variables = self.generator.trainable_variables
-        g_gradients = fake_tape.gradient(
-            fake, g_variables, output_gradients=g_tape.gradient(g_loss, fake)
-        )
-        self.g_optimizer.apply(self.decayed(g_gradients, g_variables), g_variables)
+        gradients = g_tape.gradient(g_loss, g_variables)
+        self.g_optimizer.apply(self.decayed(gradients, g_variables), g_variables)
 
-        # 3. Bookkeeping: means over the pictures of the epoch so far.
-        probabilities = [
-            tf.reduce_mean(tf.sigmoid(x)) for x in (real_logits, fake_logits, g_logits)
-        ]
-        for mean, value in zip(self.means, [d_loss, g_loss, *probabilities]):
+        # 3. Bookkeeping.
+        logits = real_logits, fake_logits, g_logits
+        values = d_loss, g_loss, *(tf.reduce_mean(tf.sigmoid(x)) for x in logits)
+        for mean, value in zip(self.means, values):
             mean.update_state(value, sample_weight=n)
         return {mean.name: mean.result() for mean in self.means}
 
 
 # %% Command line
-@utils.plain_errors
+@plain_errors
 def main(argv=None):
-    parser = utils.Parser(
+    parser = Parser(
         "shoe_gan",
         "DCGAN with label smoothing and a freezing discriminator, 64×64.",
         batch_size=BATCH_SIZE,
@@ -212,23 +211,20 @@ def main(argv=None):
         type=int,
         choices=EXPERIMENTS,
         default=4,
-        help="1: pure DCGAN, pictures in [0, 1]; 2: in [-1, 1], weight decay; 3: label "
-        "smoothing, too; 4: freezing, too; 50, 100, 100, 500 epochs",
+        help="1: pure DCGAN, pictures in [0, 1]; 2: in [-1, 1]; 3: label smoothing, "
+        "too; 4: freezing, too (default); 50, 100, 100 and 500 epochs",
     )
     args = parser.parse_args(argv)
     if not (args.epochs or args.steps):
-        args.epochs = EXPERIMENTS[args.experiment][0]
-    utils.prepare(args)
-    if args.generate or args.walk:
-        return utils.generate(args)
-    images = utils.training_images(args, IMAGE_SHAPE)  # [D5]
+        args.epochs = EXPERIMENTS[args.experiment]["epochs"]
     gan = ShoeGAN(args.experiment, args.seed)
-    utils.train(
+    train(
         gan,
-        images,
+        load_images(args, IMAGE_SHAPE),  # [D3]
         args,
-        sample_every_epochs=SAMPLE_EVERY_EPOCHS,
+        batch_size=args.batch_size,
         sheet_size=SHEET,
+        sample_every=SAMPLE_EVERY,
         value_range=gan.value_range,
     )
 
@@ -236,3 +232,19 @@ def main(argv=None):
 # %%
 if __name__ == "__main__":
     main()
+
+# %% [markdown]
+# Deviations from the source:
+#
+# - [D1] The running variance of batch normalization, which only sheets and the saved
+#   generator use, is the biased one; PyTorch's is unbiased.
+# - [D2] Sheets show the same z every time, in inference mode, at their true contrast.
+#   The source draws new z in training mode, and stretches the contrast.
+# - [D3] Pictures are shrunk and then padded with white; the source pads first.
+#
+# Oddities kept:
+#
+# - [K1] The smoothed label 0.9 is also G's target.
+# - [K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1.
+# - [K3] Weight decay is L2 on every parameter, batch normalization's included, in all
+#   four experiments; the source's README does not mention it for the first.

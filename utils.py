@@ -1,47 +1,41 @@
-"""What the scripts share: options, and running fit().
+"""What the scripts share: options, pictures in, and training with what it keeps.
 
-Nothing in here is needed to understand a GAN: every network, label and update stands in
-the scripts. Reading pictures is in disk.py; what a run keeps, in results.py; call() and
-Adam, which compute what Keras does but faster, in fast.py.
+Nothing in here is needed to understand a GAN: networks, labels and updates stand in the
+scripts. Each of them needs this file beside it, and no other.
 """
 
 import argparse
+import collections
+import concurrent.futures
 import contextlib
 import functools
+import gzip
+import itertools
+import json
 import math
 import os
-import platform
-import re
+import signal
 import sys
+import time
+import zlib
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
-from PIL import ImageColor
-
-from disk import (
-    CACHE_NAME,
-    InputError,
-    fingerprint,
-    in_notebook,
-    load_images,
-    on_terminal,
-    say,
-    toy_images,
-)
+from PIL import Image, ImageDraw, ImageOps
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# TensorFlow leaves oneDNN off on CPUs without AVX-512: half the speed.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+with contextlib.suppress(ImportError):  # photos of phones
+    __import__("pillow_heif").register_heif_opener()
 
 
 @contextlib.contextmanager
 def quiet():
-    """Silence file descriptor 2, on which TensorFlow's C++ code chats at its start."""
-    try:
-        stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # no such descriptor, as in IDLE on Windows: nothing to silence
-        yield
-        return
-    os.dup2(null, 2)
+    """Keep C++ libraries off file descriptor 2, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(stderr if "TF_CPP_MIN_LOG_LEVEL" in os.environ else null, 2)
     try:
         yield
     finally:
@@ -50,60 +44,44 @@ def quiet():
         os.close(null)
 
 
-try:
-    with quiet():
-        import keras
-        import tensorflow as tf
+with quiet():
+    import keras
+    import tensorflow as tf
 
-        from fast import Adam, call  # noqa: F401
-        from results import Recorder, alone_in, generate, run_settings  # noqa: F401
-
-        GPUS = tf.config.list_physical_devices("GPU")
-except KeyboardInterrupt:  # it takes some seconds
-    raise SystemExit("stopped") from None
-
-keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
-keras.config.set_image_data_format("channels_last")
-if not GPUS:  # determinism is free on a CPU, slow on a GPU, and not all there
-    tf.config.experimental.enable_op_determinism()
-
-TOY_PICTURES = 2000
+    GPUS = tf.config.list_physical_devices("GPU")
+if keras.backend.backend() != "tensorflow":
+    raise SystemExit(f"Keras runs on {keras.backend.backend()} here: restart Python")
+NOTEBOOK = "ipykernel" in sys.modules
+SHOWS_BARS = NOTEBOOK or sys.stdout.isatty()
+KEEP_SECONDS = 600  # at most, from one keeping of a run's results to the next
 
 
-# ---------------------------------------------------------------------- command line
+class InputError(Exception):
+    """Something the user gave cannot be used; one line says what to do."""
 
 
 def plain_errors(main):
-    """Decorator: what a user can mend ends in one line on stderr and exit status 2."""
+    """Decorator: what a user can fix ends in one line on stderr and exit status 2."""
 
     @functools.wraps(main)
     def wrapper(argv=None):
-        status = 2
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError):  # not in notebooks
-                stream.reconfigure(errors="backslashreplace")
         try:
             return main(argv)
-        except SystemExit as end:  # argparse's, after its own line
-            status = end.code
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-        except OSError as error:
-            where = f"cannot use {error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+            message = "error: " + " ".join(str(error).split())
         except (MemoryError, tf.errors.ResourceExhaustedError):
-            hint = "try a smaller --batch-size (score.py: --pictures) or networks"
-            print(f"error: out of memory: {hint}", file=sys.stderr)
+            message = "error: out of memory: try a smaller --batch-size"
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-        if not in_notebook():  # which would make a warning of it
-            raise SystemExit(status)
+            message = "stopped"
+        print(message, file=sys.stderr)
+        if not NOTEBOOK:  # which would make a warning of it
+            raise SystemExit(2)
 
     return wrapper
 
 
-def number(kind=int, low=1, high=10**9):
-    """An argparse type: an int or float from low to high, both included."""
+def number(low=1, high=2**31 - 1, kind=int):
+    """An argparse type: a number from low to high, both included."""
 
     def convert(text):
         if not low <= (value := kind(text)) <= high:
@@ -114,257 +92,465 @@ def number(kind=int, low=1, high=10**9):
     return convert
 
 
-def some_path(text):
+def path(text):
     """An argparse type: a path. An empty one would mean the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
+    return Path(os.path.expanduser(text))
 
 
-def color(text):
-    """An argparse type: a colour as Pillow names it, to (red, green, blue), 0-255."""
-    try:
-        return ImageColor.getrgb(text)[:3]
-    except ValueError:
-        hint = f"{text!r} is no colour: try white, black or '#ffcc00'"
-        raise argparse.ArgumentTypeError(hint) from None
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a mistake ends in one line, and help shows the defaults."""
-
-    def add_argument(self, *names, **options):
-        if options.get("default", argparse.SUPPRESS) != argparse.SUPPRESS:
-            options["help"] += " (default: %(default)s)"
-        return super().add_argument(*names, **options)
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
-
-
-class Parser(OneLineParser):
-    """The options that all scripts have.
-
-    Args:
-        name: of the script, without ".py", and of its folder in runs/.
-        description: one line for --help.
-        batch_size: default of --batch-size.
-        length: what --help says of the default length; the script itself sets it.
-    """
+class Parser(argparse.ArgumentParser):
+    """The options that all scripts share; length is what --help says of the default."""
 
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
-        add, either = self.add_argument, self.add_mutually_exclusive_group()
-        images = "folder (with subfolders), .npy, .npz or IDX file; if not given, toys"
-        shape = "fill pictures up to the right shape, or cut out their middle"
-        add("--images", type=some_path, metavar="PATH", help=images)
-        add("--fit", choices=["pad", "crop"], default="pad", help=shape)
-        behind = "behind transparent and padded pictures"
-        add("--background", type=color, default="white", metavar="COLOR", help=behind)
-        out = Path("runs", name)
-        where = "for the results"
-        add("--out", type=some_path, default=out, metavar="FOLDER", help=where)
-        where = "for the decoded pictures (default: that of --out)"
-        add("--cache", type=some_path, metavar="FOLDER", help=where)
-        passes = f"length, in passes over the pictures (default: {length})"
-        whole = {"type": number(), "metavar": "N"}
-        either.add_argument("--epochs", **whole, help=passes)
-        either.add_argument("--steps", **whole, help="or in steps")
-        singles = "no training: draw N single pictures with the generator in --out"
-        either.add_argument("--generate", **whole, help=singles)
-        walk = "no training: a GIF of a walk through z, alone or with --generate"
-        add("--walk", action="store_true", help=walk)
-        some, size = number(high=2**16), "pictures per step"
-        add("--batch-size", type=some, default=batch_size, metavar="N", help=size)
-        seed = number(low=0, high=2**31 - 1)
-        add("--seed", type=seed, default=0, metavar="N", help="same seed, same run")
-        add("--bfloat16", action="store_true", help="mixed precision, often faster")
+        add, default = self.add_argument, " (default: %(default)s)"
+        either, out = self.add_mutually_exclusive_group(), Path("runs", name)
+        # fmt: off
+        add("--images", type=path, metavar="PATH", help="folder, .npy, .npz or IDX file")
+        add("--fit", choices=["pad", "crop"], default="pad", help="pictures" + default)
+        add("--background", default="white", help="behind pictures" + default)
+        add("--out", type=path, default=out, help="folder for the results" + default)
+        either.add_argument("--epochs", type=number(), help=f"default: {length}")
+        either.add_argument("--steps", type=number(), help="in place of --epochs")
+        add("--batch-size", type=number(), default=batch_size, help="pictures" + default)
+        add("--seed", type=number(0), default=0, help="same seed, same run" + default)
+        add("--bfloat16", action="store_true", help="mixed precision")
+        add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")
+        # fmt: on
+
+    def error(self, message):
+        raise InputError(f"{message} (--help lists all options)")
 
     def parse_args(self, argv=None):
-        if argv is None and in_notebook() and Path(sys.argv[0]).name != self.prog:
+        """Parse argv, whose items may be numbers and Paths; seed all that is random."""
+        if argv is None and "kernel_launcher" in sys.argv[0]:
             argv = []  # in a notebook sys.argv belongs to the kernel
-        args = super().parse_args(argv)
-        if args.walk and (args.epochs or args.steps):
-            self.error("--walk is for after the training: alone, or with --generate")
+        args = super().parse_args(argv if argv is None else [*map(str, argv)])
         args.script = self.prog
+        keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
+        keras.utils.set_random_seed(args.seed)
         return args
-
-
-def prepare(args):
-    """Seed all that is random and set the precision, before networks are built."""
-    keras.utils.set_random_seed(args.seed)
-    keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
 
 
 # -------------------------------------------------------------------------- pictures
 
 
-def training_images(args, shape, source=None) -> np.ndarray:
-    """The pictures to train on: source, else args.images, else toy pictures.
-
-    Prints the first lines of a run; lists unreadable files in skipped.txt in args.out.
+def load_images(args, shape, source=None) -> np.ndarray:
+    """The training pictures, brought to a shape and kept in images.npy in args.out.
 
     Args:
         args: parsed options (images, fit, background, out, seed).
-        shape: (height, width, channels) to bring them to.
-        source: a path or an array, in place of args.images.
+        shape: (height, width, channels), channels 3 (RGB) or 1 (gray).
+        source: a folder, a file or an array, in place of args.images.
 
     Returns:
-        uint8 array (N, *shape), N at least 1.
-
-    Raises:
-        InputError: as load_images does.
+        uint8 array (N, *shape), N at least 1; a folder's in the order of its paths.
     """
-    device = f"{len(GPUS)} GPU" if GPUS else f"CPU ({os.cpu_count()} cores)"
-    versions = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
-    say(f"versions    {versions}, Python {platform.python_version()}, {device}")
-    if not args.bfloat16 and has_bfloat16():
-        say("precision   float32; this machine is faster with --bfloat16")
-    size = "x".join(map(str, shape))
     source = args.images if source is None else source
-    run_settings(args)  # an error for the wrong folder, before hours of reading
+    target, value_range, left_out = args.out / "images.npy", (0, 255), {}
     if source is None:
-        say(f"pictures    {TOY_PICTURES:,} toy pictures of {size}, drawn by disk.py")
-        say("            (your own: --images FOLDER)")
-        return toy_images(TOY_PICTURES, shape, args.seed)
-    cache = args.cache or args.out
-    images, skipped = load_images(source, shape, args.fit, args.background, cache)
-    say(f"pictures    {len(images):,} of {size}")
-    if isinstance(images, np.memmap):
-        kept = Path(images.filename)
-        say(f"cache       {cache / kept.name} ({images.nbytes / 1e6:,.0f} MB)")
-        if cache == args.out:  # one run, one cache
-            for old in args.out.glob("pictures-*"):
-                if CACHE_NAME.fullmatch(old.name) and old.stem != kept.stem:
-                    old.unlink()
-    listing = args.out / "skipped.txt"
-    listing.unlink(missing_ok=True)
-    if skipped:
-        args.out.mkdir(parents=True, exist_ok=True)
-        text = "".join(f"{line}\n" for line in skipped)
-        listing.write_text(text, encoding="utf-8", errors="backslashreplace")
-        say(f"skipped     {len(skipped):,} unreadable files, listed in {listing}")
-    return images
+        print("pictures  toys; for your own: --images FOLDER")
+        items = range(2000)
+    elif isinstance(source, (str, Path)) and Path(source).is_dir():
+        items = find_files(source)
+    else:
+        items, value_range = read_array(source)
+        if (items.dtype, items.shape[1:], value_range) == (np.uint8, shape, (0, 255)):
+            if not isinstance(items, np.memmap):
+                write(target, np.save, items)
+            return items
+
+    def read(item):  # to pixels, or to a str, the reason why there are none
+        try:
+            if source is None:
+                picture = draw_toy((args.seed, item))
+            elif isinstance(item, Path):
+                picture = open_picture(item, max(shape[:2]))
+            else:
+                picture = Image.fromarray(np.squeeze(to_uint8(item, value_range)))
+            return fit_picture(picture, shape, args.fit, args.background)
+        except Exception as error:  # Pillow raises of every kind on broken files
+            return " ".join(f"{item}: {error or type(error).__name__}".split())
+
+    def decode(file):
+        header = {"descr": "|u1", "fortran_order": False, "shape": (2**31, *shape)}
+        bar = keras.utils.Progbar(len(items), unit_name="picture")
+        pool = concurrent.futures.ThreadPoolExecutor()
+        with open(file, "wb") as out, quiet(), pool:
+            np.lib.format.write_array_header_1_0(out, header)
+            for i, pixels in enumerate(pool.map(read, items)):
+                if isinstance(pixels, str):
+                    left_out[items[i]] = pixels
+                else:
+                    out.write(pixels)
+                if SHOWS_BARS:
+                    bar.update(i + 1)
+            header["shape"] = (len(items) - len(left_out), *shape)
+            out.seek(0)  # a header has room for any count
+            np.lib.format.write_array_header_1_0(out, header)
+        if len(items) == len(left_out):
+            raise InputError(f"no pictures in {source}: {[*left_out.values()][:1]}")
+
+    write(target, decode)
+    if left_out:
+        file, reasons = args.out / "left_out.txt", "\n".join(left_out.values())
+        write(file, Path.write_text, reasons, "utf-8", "backslashreplace")
+        kinds = collections.Counter(item.suffix.lower() for item in left_out)
+        counts = ", ".join(f"{n:,} {kind or 'others'}" for kind, n in kinds.items())
+        hint = " (pip install pillow-heif)" * (".heic" in kinds)
+        print(f"left out  {counts}{hint}; why: {file}")
+    return np.load(target, mmap_mode="r")
 
 
-def has_bfloat16() -> bool:
-    """Whether the GPU, or under Linux the processor, computes in bfloat16 itself."""
-    if GPUS:
-        details = tf.config.experimental.get_device_details(GPUS[0])
-        return details.get("compute_capability", (0, 0)) >= (8, 0)
-    with contextlib.suppress(OSError):
-        return bool(
-            re.search(r"\b(avx512_|amx_)?bf16\b", Path("/proc/cpuinfo").read_text())
-        )
-    return False
+def find_files(folder) -> list[Path]:
+    """Sorted paths of the files in a folder and below, but for those of runs.
+
+    Links are followed, each folder is entered once. Hidden ones are left out, and what
+    network disks keep in folders with @, # or $ in front.
+    """
+    found, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(root)
+        done = here in seen or "settings.json" in names
+        seen.add(here)
+        folders[:] = [name for name in folders if name[0] not in ".@#$" and not done]
+        found += [Path(root, name) for name in names if name[0] != "." and not done]
+    return sorted(found)
+
+
+def open_picture(file, side) -> Image.Image:
+    """Open a file of any kind that Pillow reads; a JPEG smaller, if not below side."""
+    if file.suffix and file.suffix.lower() not in Image.registered_extensions():
+        raise ValueError("no kind of picture that Pillow reads")
+    if not file.is_file():  # a pipe would wait for ever
+        raise ValueError("not a file")
+    picture = Image.open(file)
+    picture.draft(None, (side, side))  # to 1/2, 1/4 or 1/8, which is faster
+    return picture
+
+
+def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
+    """A Pillow picture of any mode to a uint8 array of shape, upright, undistorted."""
+    picture.getexif()  # is remembered; without its bytes, broken ones do no harm
+    picture.info.pop("exif", None)
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode[0] in "IF":  # 16 or 32 bits a pixel: convert() would clip them
+        values = np.asarray(picture)
+        guesses = () if "16" in picture.mode else (1, 255)  # the mode leaves it open
+        full = next((n for n in guesses if values.max() <= 1.25 * n), 65535)
+        opaque = np.uint8(255 * (values != picture.info.get("transparency")))
+        layers = to_uint8(values, (0, full)), opaque
+        picture = Image.merge("LA", [*map(Image.fromarray, layers)])
+    if picture.has_transparency_data:
+        canvas = Image.new("RGBA", picture.size, background)
+        picture = Image.alpha_composite(canvas, picture.convert("RGBA"))
+    picture, size = picture.convert("RGB"), (shape[1], shape[0])
+    bilinear = Image.Resampling.BILINEAR  # averages where it shrinks: no aliasing
+    if fit == "pad":
+        picture = ImageOps.pad(picture, size, bilinear, background)
+    else:
+        picture = ImageOps.fit(picture, size, bilinear)
+    return np.asarray(picture.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
+
+
+def read_array(source):
+    """Pictures (N, H, W, 1, 3 or 4) from an array, a list or a file, and their range.
+
+    The range is (0, 1), (-1, 1), (0, 255) or (0, 65535), of which values may leave a
+    quarter more at either end, as resizing overshoots.
+    """
+    try:
+        array = load_file(source) if isinstance(source, (str, Path)) else source
+        array = np.asanyarray(array)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file or folder") from None
+    except Exception as error:  # numpy, too, raises of every kind
+        hint = f"is no folder and no whole .npy, .npz or IDX file ({error})"
+        raise InputError(f"{source} {hint}") from None
+    shape, (n, height, width) = array.shape, (*array.shape, 0, 0, 0)[:3]
+    if array.ndim == 3 and 4 < width <= 4 * height and not n == height < width:
+        array = array[..., np.newaxis]
+    if (
+        array.ndim != 4
+        or array.shape[3] not in (1, 3, 4)
+        or array.dtype.kind not in "biuf"
+    ):
+        wanted = "(N, height, width) or (N, height, width, 1, 3 or 4)"
+        hint = f"reshape() or np.moveaxis() make it {wanted}"
+        raise InputError(f"{array.dtype} of shape {shape} are no pictures: {hint}")
+    low, high = array.min(), array.max()
+    if array.dtype == np.uint8 and high > 1:
+        return array, (0, 255)
+    for start, end in ((0, 1), (-1, 1), (0, 255), (0, 65535)):
+        slack = (end - start) / 4
+        if low >= start - slack and slack <= high <= end + slack:
+            print(f"values    {low:.4g} to {high:.4g}, taken as {start} to {end}")
+            return array, (start, end)
+    hint = "scale them to 0 to 1, -1 to 1 or 0 to 255"
+    raise InputError(f"the values go from {low:.4g} to {high:.4g}: {hint}")
+
+
+def load_file(file) -> np.ndarray:
+    """The pictures in an .npy or IDX file, or the largest set of them in an .npz."""
+    with open(file, "rb") as raw:
+        start = raw.read(3)
+    if start in (b"\0\0\x08", b"\x1f\x8b\x08"):  # IDX: 0, 0, uint8, dimensions, values
+        with (gzip.open if start[0] else open)(file, "rb") as raw:
+            data = raw.read()
+        shape = np.frombuffer(data, ">i4", data[3], 4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    loaded, arrays = np.load(file, mmap_mode="r"), []
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    for name in loaded.files:
+        with contextlib.suppress(ValueError):  # a pickled object stays closed
+            arrays.append(loaded[name])
+    sets = [a for a in arrays if a.ndim == 4 or a.ndim == 3 and a.shape[2] > 4]
+    return max(sets, key=np.size) if sets else np.stack(arrays)  # of single pictures
+
+
+def draw_toy(seed) -> Image.Image:
+    """A triangle, square or circle, 64×64, in any colour, with grain, as of film."""
+    rng = np.random.default_rng(seed)
+    back, fore = (f"hsl({rng.integers(360)}, {n}%)" for n in ("40%, 85", "70%, 50"))
+    circle, corners = rng.uniform((28, 28, 18), (36, 36, 27)), rng.choice([3, 4, 60])
+    picture = Image.new("RGB", (64, 64), back)
+    turn = rng.uniform(-15, 15)
+    ImageDraw.Draw(picture).regular_polygon((*circle,), int(corners), turn, fore)
+    grain = rng.normal(0, 12, (64, 64, 3))  # flat colours make it too easy for D
+    return Image.fromarray(np.uint8(np.clip(picture + grain, 0, 255)))
+
+
+def draw(generator, z, value_range) -> np.ndarray:
+    """uint8 pictures (N, H, W, C) from z (N, latent_dim), in inference mode."""
+    parts = (generator(z[i : i + 16], training=False) for i in range(0, len(z), 16))
+    return np.concatenate([to_uint8(part, value_range) for part in parts])
+
+
+def to_uint8(values, value_range) -> np.ndarray:
+    """Numbers in value_range, clipped to it, to uint8 0-255."""
+    low, high = value_range
+    share = (np.asarray(values, np.float32) - low) / (high - low)
+    return np.uint8(np.rint(255 * np.clip(share, 0, 1)))
+
+
+def sheet(images, columns) -> np.ndarray:
+    """Lay uint8 pictures (N, H, W, C) out in rows, white where there are none."""
+    blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
+    rows = np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
+    pixels = np.vstack([np.hstack(row) for row in rows])
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def write(file, save, *args):
+    """Call save(temporary file, *args); the result replaces file once it is whole."""
+    temporary = file.with_name(f".unfinished-{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save(temporary, *args)
+        os.replace(temporary, file)
+    except OSError as error:
+        hint = f"{error.strerror or error}; fix this and rerun"
+        raise InputError(f"{file} cannot be written: {hint}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 # -------------------------------------------------------------------------- training
 
 
-def batches(images, batch_size, seed, start_step=0, uniform=False):
-    """Yield batches for ever, the same for the same seed, from any step on.
+def batches(images, batch_size, seed, start=0, uniform=False):
+    """Yield uint8 batches for ever, from step start on, the same for the same seed.
 
     Every epoch is a new shuffle of all pictures, its last batch smaller where they do
     not divide. With uniform, every batch is drawn from all pictures, with replacement.
-
-    Yields:
-        uint8 array (at most batch_size, height, width, channels).
     """
-    steps_per_epoch = math.ceil(len(images) / batch_size)
-    epoch, first = divmod(start_step, steps_per_epoch)
-    file = getattr(images, "file", None)
-    while True:
+    steps = math.ceil(len(images) / batch_size)
+    for epoch in itertools.count(start // steps):
         rng = np.random.default_rng((seed, epoch))
         if uniform:
-            order = rng.integers(len(images), size=steps_per_epoch * batch_size)
+            order = rng.integers(len(images), size=steps * batch_size)
         else:
             order = rng.permutation(len(images))
-        for i in range(first * batch_size, len(order), batch_size):
-            if file:  # a new map each time: an old one keeps in memory all it has read
-                images = np.memmap(file, np.uint8, "r", shape=images.shape)
-            yield images[order[i : i + batch_size]]
-        epoch, first = epoch + 1, 0
+        for step in range(max(start - epoch * steps, 0), steps):
+            yield images[order[step * batch_size : (step + 1) * batch_size]]
 
 
-def train(gan, images, args, *, sheet_size, sample_every=None, sample_every_epochs=None,
-          latent="normal", value_range=(-1, 1), real_batch_size=None,
-          uniform=False):  # fmt: skip
-    """Run gan.fit() and keep what it gives in args.out; go on with what lies there.
+def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
+          value_range=(-1, 1), uniform=False):  # fmt: skip
+    """Repeat gan.train_step() and keep what it gives in args.out; go on with a run there.
 
     Args:
-        gan: a keras.Model with train_step(), generator, discriminator, g_optimizer
-            (applied once a step), d_optimizer, means (metrics) and sample_z(n, seed).
+        gan: a keras.Model with train_step(), generator, discriminator, g_optimizer,
+            d_optimizer, metrics and sample_z(n, seed).
         images: uint8 array (N, height, width, channels).
-        args: parsed options (out, epochs or steps, batch_size, seed, fresh).
+        args: parsed options (out, epochs or steps, seed, fast, fresh).
+        batch_size: real pictures per step; with uniform drawn with replacement.
         sheet_size: (rows, columns) of the sheets of samples.
-        sample_every, sample_every_epochs: a sheet each so many steps or epochs.
-        latent: kind of z, "normal" or "uniform".
+        sample_every: a sheet each so many steps, or each "N epochs".
+        latent: kind of z, "normal" or "uniform", for sample.py.
         value_range: numbers of the generator that are shown as black and white.
-        real_batch_size: real pictures per step, if not args.batch_size.
-        uniform: draw pictures with replacement, in place of shuffled epochs.
-
-    Raises:
-        InputError: the folder holds a run with other settings, or cannot be written
-            to; the losses explode.
     """
-    batch_size = real_batch_size or args.batch_size
-    if not uniform:
-        batch_size = min(batch_size, len(images))
-    steps_per_epoch = math.ceil(len(images) / batch_size)
-    total = args.steps or args.epochs * steps_per_epoch
+    out, per_epoch = args.out, math.ceil(len(images) / batch_size)
+    total = args.steps or args.epochs * per_epoch
+    if isinstance(sample_every, str):
+        sample_every = int(sample_every.split()[0]) * per_epoch
+    accelerate = contextlib.nullcontext
+    if args.fast:
+        try:
+            from fast import accelerate
+        except ImportError:
+            raise InputError("--fast needs fast.py beside utils.py") from None
+    if not GPUS:  # on a CPU the same seed gives the same run
+        tf.config.experimental.enable_op_determinism()
     gan.g_optimizer.build(gan.generator.trainable_variables)
     gan.d_optimizer.build(gan.discriminator.trainable_variables)
-    gan.built = True  # both networks are, and there is no call() to build
-    gan.compile(optimizer=None, jit_compile=bool(GPUS))  # XLA: slower on a CPU
+    variables = [*gan.variables, *gan.g_optimizer.variables, *gan.d_optimizer.variables]
+    variables += [v for metric in gan.metrics for v in metric.variables]
 
-    parameters = [net.count_params() for net in (gan.generator, gan.discriminator)]
-    say("networks    G {:,} parameters, D {:,}".format(*parameters))
-    epochs = f"{total / steps_per_epoch:,.4g} epochs of {steps_per_epoch:,}"
-    say(f"training    {total:,} steps of {batch_size} pictures: {epochs}")
-    if not GPUS and images[0].size >= 256 * 256 * 3:
-        say("warning     pictures of this size want a GPU; a CPU takes days")
-    say(f"output      {args.out}{os.sep}")
-    every = sample_every or sample_every_epochs * steps_per_epoch
-    facts = fingerprint(images) | {
-        "sheet": sheet_size,
-        "latent": latent,
-        "value_range": value_range,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(args.out):
-        recorder = Recorder(gan, images, args, total, steps_per_epoch, every, facts)
-        run(gan, images, args, recorder, batch_size, uniform)
-    results = "samples, training.gif, losses and generator.keras"
-    say(f"{recorder.stopped or 'done'} at step {recorder.step:,}: {results} are in "
-        f"{args.out}{os.sep}")  # fmt: skip
+    free = {"images", "dataset", "out", "epochs", "steps", "fresh"}
+    settings = {name: value for name, value in vars(args).items() if name not in free}
+    some = np.ascontiguousarray(images[:: len(images) // 1000 + 1])
+    settings |= {"pictures": len(images), "checksum": zlib.crc32(some)}
+    settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
+    settings = json.loads(json.dumps(settings))  # as they are read back
+
+    def wants_row(step):  # each 100 steps of an epoch, and at its end
+        return step % per_epoch % 100 == 0
+
+    def wants_sheet(step):  # 0, 1, 2, 5, 10, 20, 50 ..., then as often as the source
+        early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
+        return early or step % sample_every == 0
+
+    start, rows = 0, []
+    if (out / "checkpoint.npz").exists() and not args.fresh:
+        start, rows = restore(out / "checkpoint.npz", settings, variables)
+        if start >= total:
+            return print(f"finished already, at step {start:,}: extend it with --steps")
+        rows = [row for row in rows if wants_row(row[1])]  # but not of an early end
+    for old in (out / "samples").glob("step_*.png"):
+        step = int(old.stem[5:])
+        if args.fresh or step > start or not wants_sheet(step):
+            old.unlink()
+
+    def save_sheet(step):
+        file = out / "samples" / f"step_{step:07}.png"
+        pictures = draw(gan.generator, z, value_range)
+        write(file, imageio.imwrite, sheet(pictures, sheet_size[1]))
+        if NOTEBOOK:
+            newest.update(display.Image(filename=file))
+
+    def save_checkpoint(step):
+        arrays = [np.asarray(variable) for variable in variables]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise InputError(f"weights are not finite at step {step:,}: {hint}")
+        more = {"step": step, "rows": rows, "settings": json.dumps(settings)}
+        write(out / "checkpoint.npz", lambda file: np.savez(file, *arrays, **more))
+        table = [["epoch", "step", *logs], *([f"{n:.6g}" for n in row] for row in rows)]
+        lines = "".join(",".join(row) + "\n" for row in table)
+        write(out / "losses.csv", Path.write_text, lines)
+
+    counts = [f"{net.count_params():,}" for net in (gan.generator, gan.discriminator)]
+    print("networks  G {} parameters, D {}".format(*counts))
+    print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; {out}")
+    write(out / "settings.json", Path.write_text, json.dumps(settings, indent=2))
+    z = gan.sample_z(math.prod(sheet_size), args.seed)
+    if NOTEBOOK:
+        from IPython import display
+
+        newest = display.display(display.Pretty(""), display_id=True)
+    if start == 0:
+        write(out / "real.png", imageio.imwrite, sheet(images[:64], 8))
+        save_sheet(0)
+    signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
+    train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
+    stream = batches(images, batch_size, args.seed, start, uniform)
+    bar = keras.utils.Progbar(
+        total - start, stateful_metrics=[m.name for m in gan.metrics]
+    )
+    hint = f"{out} keeps what was saved before; try --fresh and another --seed"
+    due = time.monotonic() + KEEP_SECONDS
+    with accelerate(gan), first_ctrl_c() as stopped:
+        for step in range(start + 1, total + 1):
+            if (step - 1) % per_epoch == 0:
+                for metric in gan.metrics:
+                    metric.reset_state()
+            with quiet():  # TensorFlow chats while it compiles
+                logs = {k: float(v) for k, v in train_step(next(stream)).items()}
+            if not all(map(math.isfinite, logs.values())):
+                raise InputError(f"losses are not finite at step {step:,}: {hint}")
+            ends = step == total or bool(stopped)
+            late = ends or time.monotonic() > due
+            if ends or wants_row(step):
+                rows.append([math.ceil(step / per_epoch), step, *logs.values()])
+            if ends or wants_sheet(step):
+                save_sheet(step)
+            if late:
+                write(out / "training.gif", save_gif, out / "samples")
+                write(out / "generator.keras", gan.generator.save)
+                due = time.monotonic() + KEEP_SECONDS
+            if late or wants_sheet(step):
+                save_checkpoint(step)
+            if SHOWS_BARS:
+                bar.update(step - start, logs.items(), finalize=ends)
+            elif ends or step % per_epoch == 0:
+                means = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+                print(f"step {step:,} of {total:,}  {means}", flush=True)
+            if ends:
+                break
+    print("done" if step == total else "stopped: the same command goes on from here")
 
 
-def run(gan, images, args, recorder, batch_size, uniform):
-    """fit() to the end, or until it is stopped, and keep what comes out."""
-    total, steps_per_epoch = recorder.total, recorder.steps_per_epoch
-    signature = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # it delays the end of fit()
-    with recorder.interruptible():
-        while recorder.step < total and not recorder.stopped:
-            # One fit() does it all, unless a run goes on in the middle of an epoch:
-            # then a first one completes that epoch.
-            start, (epoch, done) = recorder.step, divmod(recorder.step, steps_per_epoch)
-            recorder.pause_at = start + steps_per_epoch - done if done else total
-            stream = functools.partial(
-                batches, images, batch_size, args.seed, start, uniform
-            )
-            dataset = tf.data.Dataset.from_generator(stream, output_signature=signature)
-            gan.fit(
-                dataset.prefetch(2).with_options(options),
-                steps_per_epoch=min(steps_per_epoch - done, total - start),
-                initial_epoch=epoch,
-                epochs=math.ceil(total / steps_per_epoch),
-                callbacks=[recorder],
-                shuffle=False,
-                verbose=int(on_terminal() and not recorder.live),
-            )
-        recorder.save_checkpoint()
-        recorder.save_results()
+def restore(file, settings, variables):
+    """Give the variables the values of a checkpoint; return its step and rows."""
+    try:
+        with np.load(file) as arrays:
+            old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
+            other = {name for name in old if settings.get(name, old[name]) != old[name]}
+            if not other:
+                for i, variable in enumerate(variables):
+                    variable.assign(arrays[f"arr_{i}"])
+                return int(arrays["step"]), rows
+    except Exception as error:  # numpy raises of every kind on broken files
+        raise InputError(
+            f"{file} is damaged, or of other networks ({error}): choose another --out, "
+            "or start over with --fresh"
+        ) from None
+    found = ", ".join(f"{name} {old[name]}, not {settings[name]}" for name in other)
+    hint = "use the same, choose another --out, or start over with --fresh"
+    raise InputError(f"the run in {file.parent} has {found}: {hint}")
+
+
+@contextlib.contextmanager
+def first_ctrl_c():
+    """Yield a list that the first Ctrl-C fills; a second one interrupts at once."""
+    pressed, before = [], signal.getsignal(signal.SIGINT)
+
+    def note(*_):
+        pressed.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    with contextlib.suppress(ValueError):  # only the main thread gets signals
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
+
+
+def save_gif(file, folder):
+    """Write the sheets in a folder, 60 of them at most, as a film of 512 pixels."""
+    sheets, frames = sorted(folder.glob("step_*.png")), []
+    for i in np.unique(np.linspace(0, len(sheets) - 1, 60).round().astype(int)):
+        frames.append(Image.open(sheets[i]).convert("RGB"))
+        frames[-1].thumbnail((512, 512))
+    times = [150] * len(frames[1:]) + [1500]
+    frames[0].save(
+        file, save_all=True, append_images=frames[1:], duration=times, loop=0
+    )

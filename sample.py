@@ -1,0 +1,109 @@
+"""Draw pictures with a trained generator, and a walk through its latent space.
+
+    python sample.py runs/shoe_gan                          # 64 pictures and a sheet
+    python sample.py runs/shoe_gan --count 500 --seed 3
+    python sample.py runs/shoe_gan --walk                   # a GIF, too
+
+It needs the folder of a run, no script and no training pictures. Results go to
+generated/seed_N in that folder. With the seed of the training the first pictures are
+those of its sheets; a smaller count gives the first pictures of a larger one.
+"""
+
+from utils import InputError, draw, number, path, plain_errors, sheet, write  # isort: skip
+
+import argparse
+import json
+import math
+
+import imageio.v3 as imageio
+import keras
+import numpy as np
+import tensorflow as tf
+
+WALK_FRAMES = 120  # at 20 a second
+
+
+def load_generator(folder):
+    """The generator of the run in a folder, and what settings.json says of the run.
+
+    Raises:
+        InputError: there is none yet, or it cannot be read.
+    """
+    file = folder / "generator.keras"
+    if not file.exists():
+        raise InputError(f"there is no generator in {folder} (yet): train first")
+    try:
+        settings = json.loads((folder / "settings.json").read_text("utf-8"))
+        return keras.models.load_model(file, compile=False), settings
+    except Exception as error:  # Keras raises of every kind on broken files
+        hint = "rerun the training, which writes both anew"
+        raise InputError(
+            f"{file}, or settings.json beside it, cannot be read ({error}): {hint}"
+        ) from None
+
+
+def sample_z(latent, n, latent_dim, seed):
+    """z, float32 (n, latent_dim): standard "normal", or "uniform" in [-1, 1]."""
+    if latent == "uniform":
+        return keras.random.uniform((n, latent_dim), -1, 1, seed=seed)
+    return keras.random.normal((n, latent_dim), seed=seed)
+
+
+def walk(latent, walks, frames, latent_dim, seed) -> np.ndarray:
+    """Smooth closed ways through latent space, float32 (frames, walks, latent_dim).
+
+    Each coordinate is a sum of waves with one and two periods, so that the last frame
+    leads to the first as any to its next. Normal z stay on the sphere near which nearly
+    all z lie, of radius sqrt(latent_dim); uniform z come from normal ones by their
+    distribution function, and stay inside the cube.
+    """
+    angles = math.tau * np.arange(frames) / frames
+    waves = [wave(k * angles) for k in (1, 2) for wave in (np.cos, np.sin)]
+    amplitudes = np.random.default_rng(seed).normal(size=(4, walks, latent_dim))
+    z = np.einsum("kf,kwd->fwd", waves, amplitudes) / math.sqrt(2)
+    if latent == "uniform":
+        return np.asarray(tf.math.erf(z / math.sqrt(2)), np.float32)
+    radii = np.linalg.norm(z, axis=2, keepdims=True)
+    return np.float32(z * math.sqrt(latent_dim) / radii)
+
+
+@plain_errors
+def main(argv=None):
+    parser = argparse.ArgumentParser("sample.py", description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=path, help="folder of a run, such as runs/shoe_gan")
+    parser.add_argument("--count", type=number(), default=64, help="default: 64")
+    parser.add_argument("--walk", action="store_true", help="a GIF of a walk through z")
+    parser.add_argument("--seed", type=number(0), help="default: that of the training")
+    args = parser.parse_args(argv if argv is None else [*map(str, argv)])
+
+    generator, settings = load_generator(args.run)
+    latent, latent_dim = settings["latent"], generator.input_shape[1]
+    seed = settings["seed"] if args.seed is None else args.seed
+    folder, size = args.run / "generated" / f"seed_{seed}", math.prod(settings["sheet"])
+    for old in folder.glob("[0-9]*.png"):  # of a larger count
+        old.unlink()
+    bar, first = keras.utils.Progbar(args.count, unit_name="picture"), []
+    for start in range(0, args.count, size):  # so few at a time in memory
+        z = sample_z(latent, size, latent_dim, (seed + start * 1_000_003) % 2**31)
+        pictures = draw(generator, z[: args.count - start], settings["value_range"])
+        for i, picture in enumerate(pictures, start):
+            write(folder / f"{i:05}.png", imageio.imwrite, sheet(picture[None], 1))
+        first += [*pictures[: max(0, 100 - start)]]
+        bar.update(start + len(pictures))
+    pictures = sheet(np.stack(first), math.ceil(math.sqrt(len(first))))
+    write(folder / "sheet.png", imageio.imwrite, pictures)
+    if args.walk:
+        side = min(4, max(1, 256 // max(generator.output_shape[1:3])))
+        z = walk(latent, side**2, WALK_FRAMES, latent_dim, seed)
+        frames = [
+            sheet(draw(generator, one, settings["value_range"]), side) for one in z
+        ]
+        options = {"duration": 50, "loop": 0}
+        write(
+            folder / "walk.gif", lambda file: imageio.imwrite(file, frames, **options)
+        )
+    print(f"done: {args.count:,} pictures{' and walk.gif' * args.walk} in {folder}")
+
+
+if __name__ == "__main__":
+    main()
