@@ -54,7 +54,7 @@ def start_size(size, kernel, stride, depth):
         start = (start - kernel) // stride + 1
     # start + 2 is the source's rule; size / stride**depth where it is too small. [D1]
     start = max(start + 2, -(-size // stride**depth))
-    if start * stride**depth > 4 * size:
+    if start * stride**depth > 8 * size:
         raise InputError(
             f"depth {depth} is too deep for a side of {size} with kernel {kernel} and "
             f"stride {stride}: try a smaller depth, kernel or stride"

@@ -173,7 +173,6 @@ if __name__ == "__main__":
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily blue".
 # - [D4] Pictures are shrunk with antialiasing, and padded to a square, not stretched.
-# - [D5] Of the two networks, only G is saved as a model, and checkpoints have both.
 #
 # Oddities kept:
 #

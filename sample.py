@@ -9,9 +9,17 @@ generated/seed_N in that folder. With the seed of the training the first picture
 those of its sheets; a smaller count gives the first pictures of a larger one.
 """
 
-from utils import InputError, draw, number, path, plain_errors, sheet, write  # isort: skip
+from utils import (  # first: quiets TensorFlow's start
+    InputError,
+    OneLineParser,
+    draw,
+    number,
+    path,
+    plain_errors,
+    sheet,
+    write,
+)
 
-import argparse
 import json
 import math
 
@@ -69,12 +77,12 @@ def walk(latent, walks, frames, latent_dim, seed) -> np.ndarray:
 
 @plain_errors
 def main(argv=None):
-    parser = argparse.ArgumentParser("sample.py", description=__doc__.split("\n")[0])
+    parser = OneLineParser("sample.py", description=__doc__.split("\n")[0])
     parser.add_argument("run", type=path, help="folder of a run, such as runs/shoe_gan")
     parser.add_argument("--count", type=number(), default=64, help="default: 64")
     parser.add_argument("--walk", action="store_true", help="a GIF of a walk through z")
     parser.add_argument("--seed", type=number(0), help="default: that of the training")
-    args = parser.parse_args(argv if argv is None else [*map(str, argv)])
+    args = parser.parse_args(argv)
 
     generator, settings = load_generator(args.run)
     latent, latent_dim = settings["latent"], generator.input_shape[1]

@@ -28,9 +28,15 @@ as there are; its pyramid ends at 16×16, here at the last level that measures a
 that equal sets are at distance 0.
 """
 
-from utils import InputError, draw, number, path, plain_errors, read_array  # isort: skip
-
-import argparse
+from utils import (  # first: quiets TensorFlow's start
+    InputError,
+    OneLineParser,
+    draw,
+    number,
+    path,
+    plain_errors,
+    read_array,
+)
 
 import keras
 import numpy as np
@@ -164,7 +170,7 @@ def variety(generated, some_real, real):
 
 @plain_errors
 def main(argv=None):
-    parser = argparse.ArgumentParser("score.py", description=__doc__.split("\n")[0])
+    parser = OneLineParser("score.py", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("run", type=path, help="folder of a run, such as runs/shoe_gan")
     add("--images", type=path, help="real pictures, .npy (default: images.npy there)")
@@ -172,7 +178,7 @@ def main(argv=None):
         "--pictures", type=number(16), default=1024, help="of each kind (default: 1024)"
     )
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
-    args = parser.parse_args(argv if argv is None else [*map(str, argv)])
+    args = parser.parse_args(argv)
 
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # TensorFlow leaves oneDNN off on CPUs without AVX-512: half the speed.
@@ -99,35 +99,46 @@ def path(text):
     return Path(os.path.expanduser(text))
 
 
-class Parser(argparse.ArgumentParser):
-    """The options that all scripts share; length is what --help says of the default."""
-
-    def __init__(self, name, description, *, batch_size, length):
-        super().__init__(f"{name}.py", description=description, allow_abbrev=False)
-        add, default = self.add_argument, " (default: %(default)s)"
-        either, out = self.add_mutually_exclusive_group(), Path("runs", name)
-        # fmt: off
-        add("--images", type=path, metavar="PATH", help="folder, .npy, .npz or IDX file")
-        add("--fit", choices=["pad", "crop"], default="pad", help="pictures" + default)
-        add("--background", default="white", help="behind pictures" + default)
-        add("--out", type=path, default=out, help="folder for the results" + default)
-        either.add_argument("--epochs", type=number(), help=f"default: {length}")
-        either.add_argument("--steps", type=number(), help="in place of --epochs")
-        add("--batch-size", type=number(), default=batch_size, help="pictures" + default)
-        add("--seed", type=number(0), default=0, help="same seed, same run" + default)
-        add("--bfloat16", action="store_true", help="mixed precision")
-        add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
-        add("--fresh", action="store_true", help="start over, deleting an earlier run")
-        # fmt: on
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but a mistake is an InputError, and values may be numbers and Paths."""
 
     def error(self, message):
         raise InputError(f"{message} (--help lists all options)")
 
     def parse_args(self, argv=None):
-        """Parse argv, whose items may be numbers and Paths; seed all that is random."""
         if argv is None and "kernel_launcher" in sys.argv[0]:
             argv = []  # in a notebook sys.argv belongs to the kernel
-        args = super().parse_args(argv if argv is None else [*map(str, argv)])
+        return super().parse_args(argv if argv is None else [*map(str, argv)])
+
+
+class Parser(OneLineParser):
+    """The options that all scripts share; length is what --help says of the default."""
+
+    def __init__(self, name, description, *, batch_size, length):
+        super().__init__(f"{name}.py", description=description, allow_abbrev=False)
+        add, either = self.add_argument, self.add_mutually_exclusive_group()
+        out, color, default = (
+            Path("runs", name),
+            ImageColor.getrgb,
+            "default: %(default)s",
+        )
+        # fmt: off
+        add("--images", type=path, help="folder, .npy, .npz or IDX file (default: toys)")
+        add("--fit", choices=["pad", "crop"], default="pad", help=default)
+        add("--background", type=color, default="white", help="of pictures, " + default)
+        add("--out", type=path, default=out, help="folder for the results, " + default)
+        either.add_argument("--epochs", type=number(), help=f"default: {length}")
+        either.add_argument("--steps", type=number(), help="in place of --epochs")
+        add("--batch-size", type=number(), default=batch_size, help=default)
+        add("--seed", type=number(0), default=0, help="same seed, same run; " + default)
+        add("--bfloat16", action="store_true", help="mixed precision")
+        add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
+        add("--fresh", action="store_true", help="start over, deleting an earlier run")
+        # fmt: on
+
+    def parse_args(self, argv=None):
+        """Parse argv, set the precision, and seed all that is random."""
+        args = super().parse_args(argv)
         args.script = self.prog
         keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
         keras.config.set_image_data_format("channels_last")
@@ -445,10 +456,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         if NOTEBOOK:
             newest.update(display.Image(filename=file))
 
-    def save_checkpoint(step):
-        arrays = [np.asarray(variable) for variable in variables]
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise InputError(f"weights are not finite at step {step:,}: {hint}")
+    def save_checkpoint(step, arrays):
         more = {"step": step, "rows": rows, "settings": json.dumps(settings)}
         write(out / "checkpoint.npz", lambda file: np.savez(file, *arrays, **more))
         table = [["epoch", "step", *logs], *([f"{n:.6g}" for n in row] for row in rows)]
@@ -473,7 +481,6 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     bar = keras.utils.Progbar(
         total - start, stateful_metrics=[m.name for m in gan.metrics]
     )
-    hint = f"{out} keeps what was saved before; try --fresh and another --seed"
     due = time.monotonic() + KEEP_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
         for step in range(start + 1, total + 1):
@@ -482,10 +489,15 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                     metric.reset_state()
             with quiet():  # TensorFlow chats while it compiles
                 logs = {k: float(v) for k, v in train_step(next(stream)).items()}
-            if not all(map(math.isfinite, logs.values())):
-                raise InputError(f"losses are not finite at step {step:,}: {hint}")
             ends = step == total or bool(stopped)
             late = ends or time.monotonic() > due
+            keeps = late or wants_sheet(step)
+            values = [variable.numpy() for variable in variables] if keeps else []
+            if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
+                raise InputError(
+                    f"losses or weights are not finite at step {step:,}: {out} keeps "
+                    "what was saved before; try --fresh and another --seed"
+                )
             if ends or wants_row(step):
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if ends or wants_sheet(step):
@@ -494,8 +506,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 write(out / "training.gif", save_gif, out / "samples")
                 write(out / "generator.keras", gan.generator.save)
                 due = time.monotonic() + KEEP_SECONDS
-            if late or wants_sheet(step):
-                save_checkpoint(step)
+            if keeps:
+                save_checkpoint(step, values)
             if SHOWS_BARS:
                 bar.update(step - start, logs.items(), finalize=ends)
             elif ends or step % per_epoch == 0:

@@ -1,121 +1,145 @@
-"""Do the contenders of speed.py compute the same as the scripts?
+"""Do the contenders of speed.py take the same step? A difference stops the benchmark.
 
-For each script and each peer: equal weights, equal pictures and z, nothing random (no
-dropout, no instance noise, fixed labels), and plain gradient descent in place of Adam.
-Then a step moves each weight by its gradient, so that what is compared is both losses
-and all gradients, in the order of the updates.
+    python benchmarks/check.py FOLDER    # where it leaves what the contenders work on
+
+For each script and contender: the same weights, pictures and z, and nothing random (no
+dropout, no noise, labels in the middle of their range). Adam has so large an epsilon
+that every weight moves by about its gradient: so both losses and all gradients are
+compared, in the order of the updates. bfloat16 and torch.compile run the code that is
+checked here in float32, and are not checked themselves.
 """
 
 import importlib
+import sys
+from pathlib import Path
 
-import classic
-import keras
+import contender  # first: finds the scripts
 import numpy as np
-import tensorflow as tf
-from keras import layers
+import torch
+import torch_peers
+import utils  # before Keras
+from dcgan_general import DCGAN
+from fast import accelerate
 
-RATE = 1e-3
+keras, tf = utils.keras, utils.tf
 BATCH = 4
+ADAM = {"learning_rate": 1e-3, "beta_1": 0.5, "beta_2": 0.0, "epsilon": 1.0}
 
 
-def calm(network):
-    """Nothing random; statistics as after some training, not the 0 and 1 of a start."""
-    rng = np.random.default_rng(1)
-    for layer in network.layers:
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0.0
-        if isinstance(layer, layers.GaussianNoise):
-            layer.stddev = 0.0
-        if isinstance(layer, layers.BatchNormalization):
-            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
+def torch_twins(name, gan):
+    """The arguments of a PyTorch game, the game, and the pairs of torch_peers.build."""
+    kind, _, *labels = contender.SCRIPTS[name]
+    game, pairs = getattr(torch_peers, kind), []
+    args = {"latent_dim": gan.generator.input_shape[1], "labels": labels}
+    networks = gan.generator, gan.discriminator
+    adams = gan.g_optimizer, gan.d_optimizer
+    for key, network, adam in zip("gd", networks, adams):
+        args[key], more = torch_peers.build(network, game.mirrored)
+        pairs += more
+        args[f"{key}_adam"] = {
+            "lr": float(adam.learning_rate),
+            "betas": (adam.beta_1, adam.beta_2),
+            "eps": adam.epsilon,
+            "weight_decay": getattr(importlib.import_module(name), "WEIGHT_DECAY", 0),
+        }
+    return args, game, pairs
 
 
-def stage(name):
-    """(gan, pictures, [z of D's step, z of G's step]): a script's model, made calm."""
-    script = importlib.import_module(name)
+def check(name, folder):
     keras.utils.set_random_seed(0)
-    gan = classic.make_gan(script)
-    calm(gan.generator)
-    calm(gan.discriminator)
-    gan.g_optimizer = keras.optimizers.SGD(RATE)
-    gan.d_optimizer = keras.optimizers.SGD(RATE)
-    rng = np.random.default_rng(0)
-    shape, latent_dim = gan.discriminator.input_shape[1:], gan.generator.input_shape[1]
-    images = rng.integers(0, 256, (BATCH, *shape), dtype=np.uint8)
-    second = 2 * BATCH if name == "dcgan256" else BATCH
-    z = [rng.uniform(-1, 1, (n, latent_dim)).astype("float32") for n in (BATCH, second)]
-    if name == "dcgan256":
-        gan.mirror_some = lambda images: images
-        gan.soft_labels = lambda n, label: tf.fill((n, 1), float(np.mean(label)))
-    return gan, images, z
+    gan, rng = contender.make_gan(name), np.random.default_rng(1)
+    torch.save(torch_twins(name, gan)[0], folder / f"{name}.pt")
+    size = 4 * contender.SCRIPTS[name][1], *gan.discriminator.input_shape[1:]
+    images = rng.integers(0, 256, size, np.uint8)
+    np.save(folder / f"{name}.npy", images)
+
+    images = images[:BATCH]
+    size = 2, 2 * BATCH, gan.generator.input_shape[1]  # all that a step can ask for
+    all_z = rng.uniform(-1, 1, size).astype(np.float32)
+    for layer in gan.generator.layers + gan.discriminator.layers:
+        for attribute in {"rate", "stddev"} & set(vars(layer)):
+            setattr(layer, attribute, 0.0)
+        if hasattr(layer, "moving_variance"):  # as after some training, not 1
+            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
+    gan.mirror_some = lambda images: images
+    gan.soft_labels = lambda n, label: tf.fill((n, 1), float(np.mean(label)))
+    gan.batch_size = BATCH  # fakes of dcgan_pokemon
+    variables = gan.generator.weights + gan.discriminator.weights
+    before = [variable.numpy() for variable in variables]
+
+    def sampler():
+        numbers = iter(all_z)
+        return lambda n, seed=None: next(numbers)[:n]
+
+    def keras_step(step):
+        """Losses and weights after step(images); the weights are put back."""
+        gan.g_optimizer = keras.optimizers.Adam(**ADAM)
+        gan.d_optimizer = keras.optimizers.Adam(**ADAM)
+        gan.sample_z = sampler()
+        for metric in gan.metrics:
+            metric.reset_state()
+        losses = step(images)
+        after = [variable.numpy() for variable in variables]
+        for variable, value in zip(variables, before):
+            variable.assign(value)
+        return [float(losses[key]) for key in ("d_loss", "g_loss")], after
+
+    def fast(images):
+        with accelerate(gan):
+            return gan.train_step(images)
+
+    def classic(images):
+        game = contender.Classic(name, gan)
+        game.sample_z, game.mirror_some = sampler(), lambda real: real
+        game.labels = lambda n, label: np.full((n, 1), np.mean(label))
+        return game.step(images)
+
+    def tutorial(images):
+        """Tutorials play all games as dcgan_general does, but for the labels."""
+        bce, (label, _) = gan.bce, contender.SCRIPTS[name][2:]
+        gan.bce = lambda targets, logits: bce(targets * label[0], logits)
+        gan.update_d = lambda images, label: DCGAN.update_d(gan, images, label)
+        losses = DCGAN.train_step(gan, images)
+        gan.bce = bce
+        return losses
+
+    def pytorch(**options):
+        """Losses and weights, and what brings ours into PyTorch's order of axes."""
+        args, kind, pairs = torch_twins(name, gan)
+        args["labels"] = [(np.mean(label), np.mean(label)) for label in args["labels"]]
+        game, sample_z = kind(**args, **options), sampler()
+        game.sample_z = lambda n: torch.from_numpy(sample_z(n))
+        if name == "dcgan256":
+            game.real = lambda images: images.float() / 255
+        turned = images[:, ::-1, ::-1] if kind.mirrored else images
+        losses = game.step(torch.from_numpy(turned.transpose(0, 3, 1, 2).copy()))
+        after = [tensor.detach().numpy() for _, tensor in pairs]
+        return [loss.item() for loss in losses], after, [pair[0] for pair in pairs]
+
+    def compare(who, expected, found, arrange=None):
+        """Stop unless the losses are equal, and all weights moved alike."""
+        if not np.allclose(expected[0], found[0], 3e-4, 0):
+            sys.exit(f"{name}: the losses of {who} are {found[0]}, not {expected[0]}")
+        moves = [np.linalg.norm(a - b) for a, b in zip(expected[1], before)]
+        most = max(m for m, variable in zip(moves, variables) if variable.trainable)
+        for i, (a, b) in enumerate(zip(expected[1], found[1], strict=True)):
+            # Biases before batch normalization have gradient 0, but for rounding;
+            # PyTorch's running variance is the unbiased one, which a batch of 4 shows.
+            if not (arrange and variables[i].name == "moving_variance"):
+                difference = np.linalg.norm((arrange[i](a) if arrange else a) - b)
+                if not difference < 0.05 * moves[i] + 1e-4 * most:
+                    sys.exit(f"{name}: {who} moves {variables[i].path} otherwise")
+
+    ours = keras_step(gan.train_step)
+    compare("--fast", ours, keras_step(fast))
+    played = name in ("shoe_gan", "dcgan_pokemon")  # not as tutorials do
+    compare("classic", keras_step(tutorial) if played else ours, keras_step(classic))
+    for options in ({}, {"lean": True, "channels_last": True}):
+        *found, arrange = pytorch(**options)
+        compare(f"PyTorch {options}", ours, found, arrange)
+    print(f"{name}: all contenders take the same step", flush=True)
 
 
-def variables(gan):
-    return gan.generator.weights + gan.discriminator.weights
-
-
-def names(gan):
-    return [variable.name for variable in variables(gan)]
-
-
-def weights(gan):
-    return [variable.numpy() for variable in variables(gan)]
-
-
-def ours(gan, images, z):
-    """Losses and weights after one step of the script; the weights are put back."""
-    before, numbers = weights(gan), iter(z)
-    gan.sample_z = lambda n, seed: tf.constant(next(numbers))
-    losses = {name: float(value) for name, value in gan.train_step(images).items()}
-    after = weights(gan)
-    for variable, value in zip(variables(gan), before):
-        variable.assign(value)
-    return (losses["d_loss"], losses["g_loss"]), after
-
-
-def pytorch(name, gan, images, z, **options):
-    """The same of the PyTorch peer, its weights in our order of axes."""
-    import torch
-    import torch_peers
-
-    game, numbers = torch_peers.GAMES[name](**options), iter(z)
-    pairs = [(gan.generator, game.g), (gan.discriminator, game.d)]
-    for mine, theirs in pairs:
-        torch_peers.copy_weights(mine, theirs, game.mirrored)
-        for module in theirs.modules():
-            if hasattr(module, "p"):
-                module.p = 0.0
-    game.optimizer_g = torch.optim.SGD(
-        game.g.parameters(), RATE, weight_decay=game.weight_decay
-    )
-    game.optimizer_d = torch.optim.SGD(
-        game.d.parameters(), RATE, weight_decay=game.weight_decay
-    )
-    game.sample_z = lambda n: torch.from_numpy(next(numbers))
-    if name == "dcgan256":
-        game.real = lambda images: images.float() / 255
-        game.soft_labels = lambda logits, low, high: torch.full_like(
-            logits, (low + high) / 2
-        )
-    if game.mirrored:
-        images = images[:, ::-1, ::-1]
-    losses = game.step(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    found = [
-        tensor.detach().numpy()
-        for mine, theirs in pairs
-        for _, tensor in torch_peers.paired(mine, theirs, game.mirrored)
-    ]
-    return tuple(loss.item() for loss in losses), found
-
-
-def in_torch_order(name, gan):
-    """Our weights in PyTorch's order of axes."""
-    import torch_peers
-
-    kind = torch_peers.GAMES[name]
-    game = kind()
-    return [
-        weight
-        for mine, theirs in ((gan.generator, game.g), (gan.discriminator, game.d))
-        for weight, _ in torch_peers.paired(mine, theirs, kind.mirrored)
-    ]
+if __name__ == "__main__":
+    for name in contender.SCRIPTS:
+        check(name, Path(sys.argv[1]))

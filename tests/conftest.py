@@ -1,28 +1,34 @@
-"""Make the scripts importable, and give the tests small pictures of their own."""
+"""What the tests share: small pictures of their own, and ways to run a script."""
 
+import contextlib
 import importlib
+import io
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-
 GPUS_GIVEN = os.environ.get("CUDA_VISIBLE_DEVICES")  # for the tests marked gpu
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # exact repetition is promised on the CPU
 
-import utils  # noqa: E402, F401, I001  (first: keeps TensorFlow's start quiet)
-
+import utils  # noqa: E402, F401, I001  (before keras: chooses its backend)
 import keras  # noqa: E402
 
-SCRIPTS = ["dcgan256", "dcgan_general", "dcgan_grayscale", "dcgan_pokemon", "shoe_gan"]
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "gpu: needs a GPU, and is skipped without one")
+SCRIPTS = ["dcgan_pokemon", "dcgan_grayscale", "shoe_gan", "dcgan_general", "dcgan256"]
+QUICK = {  # options for a step in less than a second
+    "dcgan_pokemon": ["--batch-size", 4],
+    "dcgan_grayscale": ["--img-size", 12, 16, "--batch-size", 4],
+    "shoe_gan": ["--batch-size", 4],
+    "dcgan_general": ["--img-size", 37, 50, 3, "--depth", 2, "--batch-size", 4],
+    "dcgan256": ["--batch-size", 2],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +44,7 @@ def script(request):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of eleven different pictures of several sizes, kinds and depths."""
+    """A folder of eleven different pictures of several sizes and kinds."""
     for i in range(11):
         size = (40 + 5 * i, 60 - 3 * i)
         picture = Image.new("RGB", size, (20 * i, 255 - 20 * i, 90))
@@ -47,3 +53,67 @@ def folder(tmp_path):
         path.mkdir(parents=True, exist_ok=True)
         picture.save(path / f"Picture {i}.{['jpg', 'PNG', 'webp', 'bmp'][i % 4]}")
     return tmp_path / "pictures"
+
+
+def make_gan(script, **options):
+    """The script's model, with its default settings."""
+    models = [value for value in vars(script).values() if isinstance(value, type)]
+    (model,) = [value for value in models if issubclass(value, keras.Model)]
+    return model(**options)
+
+
+def build_optimizers(gan):
+    gan.g_optimizer.build(gan.generator.trainable_variables)
+    gan.d_optimizer.build(gan.discriminator.trainable_variables)
+
+
+def start(name, *options, cwd=ROOT):
+    """A script as its users start it: a process."""
+    command = [sys.executable, f"{name}.py", *map(str, options)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, cwd=cwd, **pipes)
+
+
+def run(name, *options, status=0, cwd=ROOT):
+    """Output and errors of a script that must end with the status."""
+    process = start(name, *options, cwd=cwd)
+    try:
+        out, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == status, out + errors
+    return out, errors
+
+
+def call(name, *options, status=0):
+    """The same within this process, which saves the start of another."""
+    out, errors, found = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            importlib.import_module(name).main(options)
+        except SystemExit as end:
+            found = end.code
+    assert found == status, out.getvalue() + errors.getvalue()
+    return out.getvalue(), errors.getvalue()
+
+
+def wait_for(path, process):
+    """Until the running script has written the file."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+def assert_same_run(first, second):
+    """Weights, moments, random state, losses and sheets are equal bit for bit."""
+    with np.load(first / "checkpoint.npz") as one:
+        with np.load(second / "checkpoint.npz") as other:
+            assert len(one.files) > 20 and one.files == other.files
+            for key in set(one.files) - {"settings"}:
+                assert np.array_equal(one[key], other[key]), key
+    sheets = [f"samples/{path.name}" for path in (first / "samples").iterdir()]
+    for name in ["losses.csv", *sheets]:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert len(list((second / "samples").iterdir())) == len(sheets)

@@ -8,13 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import make_gan
 
 import dcgan256
 import dcgan_general
 import dcgan_grayscale
 import dcgan_pokemon
-import disk
 import shoe_gan
+from utils import InputError
 
 # Published parameter counts (generator, discriminator), not read off our own networks.
 PARAMETERS = {
@@ -39,25 +40,25 @@ PICTURES = {
 }
 
 
+def networks(script, **options):
+    gan = make_gan(script, **options)
+    return gan.generator, gan.discriminator
+
+
 def test_parameter_counts(script):
-    counts = (
-        script.build_generator().count_params(),
-        script.build_discriminator().count_params(),
-    )
+    counts = tuple(network.count_params() for network in networks(script))
     assert counts == PARAMETERS[script]
 
 
 @pytest.mark.parametrize("depth", GENERAL_PARAMETERS)
 def test_parameter_counts_of_the_general_script(depth):
-    generator = dcgan_general.build_generator(depth=depth)
-    discriminator = dcgan_general.build_discriminator(depth=depth)
-    counts = generator.count_params(), discriminator.count_params()
-    assert counts == GENERAL_PARAMETERS[depth]
+    counts = (net.count_params() for net in networks(dcgan_general, depth=depth))
+    assert tuple(counts) == GENERAL_PARAMETERS[depth]
 
 
 def test_shapes_and_ranges(script):
     shape, latent_dim, (low, high) = PICTURES[script]
-    generator, discriminator = script.build_generator(), script.build_discriminator()
+    generator, discriminator = networks(script)
     assert generator.input_shape == (None, latent_dim)
     assert discriminator.input_shape == (None, *shape)
     z = 50 * np.random.default_rng(0).normal(size=(2, latent_dim)).astype("float32")
@@ -83,20 +84,13 @@ def test_latent_vectors(script):
         assert abs(z.std() - 1) < 0.02 and z.max() > 2.5
 
 
-def make_gan(script):
-    """The script's model, with its default settings."""
-    models = [value for value in vars(script).values() if isinstance(value, type)]
-    (model,) = [value for value in models if issubclass(value, keras.Model)]
-    return model()
-
-
 def layers_of(network, kind):
     return [layer for layer in network.layers if isinstance(layer, kind)]
 
 
 def test_layer_settings(script):
     """Kernels, strides, slopes, rates, momenta: what parameter counts cannot tell."""
-    generator, discriminator = script.build_generator(), script.build_discriminator()
+    generator, discriminator = networks(script)
     kernels = [
         [(layer.kernel_size[0], layer.strides[0], layer.filters)
          for layer in network.layers if hasattr(layer, "filters")]
@@ -142,57 +136,43 @@ def test_layer_settings(script):
     assert (*kernels, momenta, slopes, dropout) == expected[script]
 
 
-def test_order_of_layers():
+def test_order_of_layers(script):
     """Normalization, activation and dropout stand where the sources have them."""
-
-    def kinds(network):
-        return [type(layer).__name__ for layer in network.layers]
-
-    block = ["Conv2D", "BatchNormalization", "LeakyReLU", "Dropout", "AveragePooling2D"]
-    assert kinds(dcgan256.build_discriminator()) == [
-        "GaussianNoise", "Conv2D", *block[2:], *block * 5,
-        "Flatten", "Dense", "LeakyReLU", "Dense",
-    ]  # fmt: skip
-    noise = dcgan256.build_discriminator().layers[0]
-    assert noise.stddev == 0.2
-    up = ["Conv2D", "BatchNormalization", "ReLU", "UpSampling2D"]
-    assert kinds(dcgan256.build_generator()) == [
-        "Reshape", "Conv2DTranspose", *up * 5, "Conv2D", "UpSampling2D", "Conv2D",
-        "Activation",
-    ]  # fmt: skip
-    block = ["Conv2D", "BatchNormalization", "LeakyReLU"]
-    assert kinds(shoe_gan.build_discriminator()) == [
-        "Conv2D", "LeakyReLU", *block * 3, "Conv2D", "Flatten"
-    ]  # fmt: skip
-    up = ["Conv2DTranspose", "BatchNormalization", "ReLU"]
-    assert kinds(shoe_gan.build_generator()) == [
-        "Reshape", *up * 4, "Conv2DTranspose", "Activation"
-    ]  # fmt: skip
-    up = ["BatchNormalization", "LeakyReLU", "Conv2DTranspose"]
-    assert kinds(dcgan_pokemon.build_generator()) == [
-        "Dense", "Reshape", *up * 3, "Activation"
-    ]  # fmt: skip
-    assert kinds(dcgan_pokemon.build_discriminator()) == [
-        "Conv2D", "LeakyReLU", "Dropout", "Conv2D", "Flatten", "Dense"
-    ]  # fmt: skip
-    block = ["Conv2D", "BatchNormalization", "Dropout", "LeakyReLU"]
-    assert kinds(dcgan_general.build_discriminator()) == [
-        *block * 3,
-        "Flatten",
-        "Dense",
-    ]
-    up = ["Conv2DTranspose", "BatchNormalization", "ReLU"]
-    assert kinds(dcgan_general.build_generator()) == [
-        "Dense", *up[1:], "Reshape", "Dropout", *up * 2,
-        "Conv2DTranspose", "Cropping2D", "Activation",
-    ]  # fmt: skip
-    up = ["Conv2DTranspose", "BatchNormalization", "LeakyReLU"]
-    assert kinds(dcgan_grayscale.build_generator()) == [
-        "Dense", "LeakyReLU", "Reshape", *up * 2, "Conv2D", "Activation"
-    ]  # fmt: skip
-    assert kinds(dcgan_grayscale.build_discriminator()) == [
-        *["Conv2D", "LeakyReLU"] * 3, "Flatten", "Dense"
-    ]  # fmt: skip
+    short = {
+        "BatchNormalization": "BN",
+        "Conv2DTranspose": "Deconv",
+        "LeakyReLU": "LReLU",
+    }
+    short |= {"UpSampling2D": "Up", "AveragePooling2D": "Pool", "Cropping2D": "Crop"}
+    down = "Conv2D BN LReLU "
+    expected = {
+        dcgan256: (
+            "Reshape Deconv " + 5 * "Conv2D BN ReLU Up "
+            + "Conv2D Up Conv2D Activation",
+            "GaussianNoise Conv2D LReLU Dropout Pool "
+            + 5 * (down + "Dropout Pool ") + "Flatten Dense LReLU Dense",
+        ),
+        shoe_gan: (
+            "Reshape " + 4 * "Deconv BN ReLU " + "Deconv Activation",
+            "Conv2D LReLU " + 3 * down + "Conv2D Flatten",
+        ),
+        dcgan_pokemon: (
+            "Dense Reshape " + 3 * "BN LReLU Deconv " + "Activation",
+            "Conv2D LReLU Dropout Conv2D Flatten Dense",
+        ),
+        dcgan_general: (
+            "Dense BN ReLU Reshape Dropout " + 2 * "Deconv BN ReLU "
+            + "Deconv Crop Activation",
+            3 * "Conv2D BN Dropout LReLU " + "Flatten Dense",
+        ),
+        dcgan_grayscale: (
+            "Dense LReLU Reshape " + 2 * "Deconv BN LReLU " + "Conv2D Activation",
+            3 * "Conv2D LReLU " + "Flatten Dense",
+        ),
+    }  # fmt: skip
+    for network, order in zip(networks(script), expected[script]):
+        kinds = [type(layer).__name__ for layer in network.layers]
+        assert " ".join(short.get(kind, kind) for kind in kinds) == order
 
 
 def spread(network, kind, weight="kernel"):
@@ -206,28 +186,28 @@ def test_initial_weights():
         keras.layers.Dense,
     )
     norm = keras.layers.BatchNormalization
-    for network in (shoe_gan.build_generator(), shoe_gan.build_discriminator()):
+    for network in networks(shoe_gan):
         assert spread(network, conv) == pytest.approx([0.02] * 5, rel=0.05)
         gammas = np.concatenate([layer.gamma for layer in layers_of(network, norm)])
         assert gammas.mean() == pytest.approx(1, abs=0.005)
         assert gammas.std() == pytest.approx(0.02, rel=0.15)
         assert all(layer.epsilon == 1e-5 for layer in layers_of(network, norm))
-    generator = dcgan_grayscale.build_generator()
+    generator, discriminator = networks(dcgan_grayscale)
     assert spread(generator, (*conv, dense)) == pytest.approx([0.02] * 4, rel=0.05)
-    discriminator = dcgan_grayscale.build_discriminator()
     assert spread(discriminator, conv) == pytest.approx([0.02] * 3, rel=0.05)
     glorot = np.sqrt(2 / (4 * 4 * 256 + 1))
     assert spread(discriminator, dense) == pytest.approx([glorot], rel=0.1)
-    # Glorot, Keras' default, elsewhere
-    assert spread(dcgan_pokemon.build_generator(), dense) == pytest.approx(
-        [np.sqrt(2 / (100 + 8 * 8 * 256))], rel=0.05
+    glorot = np.sqrt(2 / (100 + 8 * 8 * 256))
+    assert spread(networks(dcgan_pokemon)[0], dense) == pytest.approx(
+        [glorot], rel=0.05
     )
+    assert dcgan256.build_discriminator().layers[0].stddev == 0.2
 
 
 def test_no_two_layers_start_from_the_same_numbers(script):
     """An initializer object that two layers share would draw the same numbers twice."""
     starts = set()
-    for network in (script.build_generator(), script.build_discriminator()):
+    for network in networks(script):
         for variable in network.trainable_variables:
             values = np.ravel(variable)[:8]
             if np.std(values) > 0:  # not biases, betas, and gammas of 1
@@ -236,33 +216,26 @@ def test_no_two_layers_start_from_the_same_numbers(script):
     assert len(starts) >= 5
 
 
-SIZES = [(7, 7, 1), (33, 50, 3), (64, 64, 4), (200, 180, 3)]
-
-
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("kernel", [(3, 3), (4, 3), (5, 5)])
-@pytest.mark.parametrize("img_size", SIZES)
-def test_general_builds_the_right_size_or_says_why_not(img_size, kernel, stride):
-    built = 0
-    for depth in (1, 3, 5):
-        options = dict(img_size=img_size, kernel_size=kernel, stride=stride)
-        options |= dict(depth=depth, increment=2)
-        try:
-            generator = dcgan_general.build_generator(**options)
-        except disk.InputError as error:
-            assert "depth" in str(error) and "\n" not in str(error)
-            continue
+@pytest.mark.parametrize("img_size", [(7, 7, 1), (33, 50, 3), (200, 180, 3)])
+def test_general_builds_any_size(img_size, kernel, stride):
+    options = {"img_size": img_size, "kernel_size": kernel, "stride": stride}
+    for depth in (1, 3):
+        generator, discriminator = networks(
+            dcgan_general, depth=depth, increment=2, **options
+        )
         assert generator.output_shape == (None, *img_size)
-        discriminator = dcgan_general.build_discriminator(**options)
         assert discriminator.output_shape == (None, 1)
-        built += 1
-    if kernel == (3, 3) and stride == (2, 2) and min(img_size[:2]) > 60:
-        assert built == 3, "the source's kernel and stride fit nearly every depth"
 
 
-def test_general_says_too_deep():
-    with pytest.raises(disk.InputError, match="smaller depth"):
-        dcgan_general.build_generator(img_size=(64, 64, 3), depth=7)
+def test_general_is_as_deep_as_a_crop_allows():
+    """At 150×150 and depth 7 the source builds 2 · 2⁷ = 256 pixels, and crops them."""
+    generator, _ = networks(dcgan_general, depth=7, increment=2)
+    assert generator.layers[0].units == 2 * 2 * 7 * 2
+    assert generator.output_shape == (None, 150, 150, 3)
+    with pytest.raises(InputError, match="smaller depth"):
+        networks(dcgan_general, depth=12)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (28, 28), (32, 20)])
@@ -278,36 +251,43 @@ def shapes_in(text):
     return [tuple(map(int, re.findall(r"\d+", shape))) for shape in SHAPE.findall(text)]
 
 
-@pytest.mark.parametrize("builder", ["build_generator", "build_discriminator"])
-def test_shape_comments_are_true(script, builder):
+@pytest.mark.parametrize("which", [0, 1])
+def test_shape_comments_are_true(script, which):
     """The comment at the end of a layer's line is the shape of that layer's output."""
-    function = getattr(script, builder)
-    lines = inspect.getsource(function).splitlines()
-    network = function()
+    builder = ("build_generator", "build_discriminator")[which]
+    lines = inspect.getsource(getattr(script, builder)).splitlines()
+    network = networks(script)[which]
     outputs = [layer.output.shape[1:] for layer in network.layers]
     shown = [shape for line in lines for shape in shapes_in(line.partition("#")[2])]
     if script is dcgan_general:  # loops: its comments must come in the networks' order
         rest = iter(outputs)
         assert shown and all(any(shape == out for out in rest) for shape in shown)
     else:
-        tree = ast.parse("\n".join(lines))
-        layers = next(
-            node for node in ast.walk(tree) if isinstance(node, ast.List)
-        ).elts
-        checked = 0
-        for layer, output in zip(layers[1:], outputs, strict=True):
+        nodes = ast.walk(ast.parse("\n".join(lines)))
+        built = next(node for node in nodes if isinstance(node, ast.List)).elts[1:]
+        for layer, output in zip(built, outputs, strict=True):
             shapes = shapes_in(lines[layer.end_lineno - 1].partition("#")[2])
             assert shapes in ([], [output]), ast.unparse(layer)
-            checked += len(shapes)
-        assert checked == len(shown)
     resolutions = {output[:2] for output in outputs if len(output) == 3}
     assert resolutions <= {shape[:2] for shape in shown} | {network.output_shape[1:3]}
 
 
 def test_deviations_and_oddities_are_tagged_at_their_lines(script):
-    """Every [D1], [K1] ... of the docstring stands again in the code, and none else."""
+    """Every [D1], [K1] ... of the list at the end stands in the code, and none else."""
     source = Path(script.__file__).read_text("utf-8")
-    tags = re.compile(r"\[[DK]\d+\]")
-    listed = re.findall(r"^(\[[DK]\d+\])", script.__doc__, re.MULTILINE)
+    code, listing = source.replace(script.__doc__, "").rsplit("# %% [markdown]", 1)
+    listed = re.findall(r"(?m)^# - (\[[DK]\d+\])", listing)
     assert listed and len(set(listed)) == len(listed)
-    assert set(listed) == set(tags.findall(source.replace(script.__doc__, "")))
+    assert set(listed) == set(re.findall(r"\[[DK]\d+\]", code))
+
+
+def test_published_lengths_and_batches():
+    assert dcgan256.STEPS == 500_000 and dcgan256.SAMPLE_EVERY == 1000
+    assert dcgan256.BATCH_SIZE == 16 and dcgan256.SHEET == (6, 8)
+    assert shoe_gan.BATCH_SIZE == 64 and shoe_gan.FREEZE_RATIO == 0.7
+    assert dcgan_pokemon.EPOCHS == 10_000 and dcgan_pokemon.SAMPLE_EVERY == "100 epochs"
+    assert dcgan_pokemon.BATCH_SIZE == 64 and dcgan_pokemon.SHEET == (4, 4)
+    assert dcgan_general.EPOCHS == 8000 and dcgan_general.BATCH_SIZE == 32
+    steps = {name: data["steps"] for name, data in dcgan_grayscale.DATASETS.items()}
+    assert steps == {"mnist": 16_000, "fashion_mnist": 9_000, "kmnist": 16_000}
+    assert dcgan_grayscale.BATCH_SIZE == 32

@@ -3,19 +3,15 @@
 import asyncio
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 
 import nbformat
 import pytest
-from conftest import ROOT, SCRIPTS
+from conftest import QUICK, ROOT, SCRIPTS
 from nbclient import NotebookClient
-from test_scripts import SHAPES
 
-
-HELPERS = ["utils.py", "disk.py", "fast.py", "results.py"]
+CODE, TEXT = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
 
 
 def cells_of(source):
@@ -23,10 +19,7 @@ def cells_of(source):
     cells = []
     for part in re.split(r"(?m)^(?=# %%)", source)[1:]:
         title, text = part.split("\n", 1)
-        new = nbformat.v4.new_code_cell
-        if "[markdown]" in title:
-            new, text = nbformat.v4.new_markdown_cell, text.strip().strip('"')
-        cells.append(new(text))
+        cells.append((TEXT if "[markdown]" in title else CODE)(text))
     return cells
 
 
@@ -46,52 +39,28 @@ def printed(cell):
     return "".join(out.text for out in cell.outputs if out.output_type == "stream")
 
 
-def shown(cell):
-    """Kinds of what the cell shows besides text that it printed."""
-    return [
-        sorted(out.data) for out in cell.outputs if out.output_type == "display_data"
-    ]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_cell_by_cell_and_pasted_whole(name, folder, tmp_path):
-    for helper in HELPERS:
-        shutil.copy(ROOT / helper, tmp_path)
+    shutil.copy(ROOT / "utils.py", tmp_path)
     source = (ROOT / f"{name}.py").read_text("utf-8")
-    options = ["--images", folder, "--steps", 3, "--out", "mine", *SHAPES[name][2]]
-    code = nbformat.v4.new_code_cell
-    last = f"main({[str(option) for option in options]})"
-    *cells, end = cells_of(source)
-    assert end.source.split() == ["if", "__name__", "==", '"__main__":', "main()"]
-    mistake = "main(['--steps', '0'])"
-    cells = [*cells, code(last), code(mistake), code(source)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    )
+    options = ["--images", folder, "--steps", 3, "--out", "mine", *QUICK[name]]
+    cells = cells_of(source)
+    assert cells[-2].source.split() == ["if", "__name__", "==", '"__main__":', "main()"]
+    last = CODE(f"main({[str(option) for option in options]})")
+    mistake, pasted = CODE("main(['--steps', '0'])"), CODE(source)
+    notebook = nbformat.v4.new_notebook(cells=[*cells[:-2], last, mistake, pasted])
+    where = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(notebook, timeout=300, resources=where)
     out = tmp_path / "runs" / name
-    interrupt_when(out / "samples" / "step_000001.png", client)
+    interrupt_when(out / "samples" / "step_0000001.png", client)
     client.execute()  # raises what a cell raises
 
-    last, mistake, pasted = cells[-3:]
-    assert "done at step 3" in printed(last)
+    assert "3/3" in printed(last) and printed(last).endswith("done\n")
     assert (tmp_path / "mine" / "generator.keras").exists()
     assert printed(mistake).count("\n") == 1 and "0 is not from 1" in printed(mistake)
-    assert "toy pictures" in printed(pasted) and "stopped at step" in printed(pasted)
+    assert "toys" in printed(pasted) and "stopped" in printed(pasted)
     assert (out / "generator.keras").exists()
-    for cell in (last, pasted):  # a bar and one sheet, whose newest is left
-        assert shown(cell) == [["text/plain"], ["image/png", "text/plain"]]
-    bar = next(o for o in last.outputs if o.output_type == "display_data")
-    assert "=" * 40 in bar.data["text/plain"] and "step 3/3" in bar.data["text/plain"]
-
-
-@pytest.mark.parametrize("copied", [0, 1, 3])
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_without_helpers_the_error_says_what_to_copy(name, copied, tmp_path):
-    for file in (f"{name}.py", *HELPERS[:copied]):
-        shutil.copy(ROOT / file, tmp_path)
-    result = subprocess.run(
-        [sys.executable, f"{name}.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert "copy utils.py, disk.py, fast.py and results.py beside" in result.stderr
+    for cell in (last, pasted):  # one sheet, the newest
+        kinds = [o for o in cell.outputs if o.output_type == "display_data"]
+        assert [sorted(o.data) for o in kinds] == [["image/png", "text/plain"]]

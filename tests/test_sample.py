@@ -1,0 +1,73 @@
+"""Pictures from a finished generator: single ones, and walks through latent space."""
+
+import numpy as np
+import pytest
+from conftest import call, make_gan
+from PIL import Image
+
+import sample
+
+SMALL = ["--img-size", 8, 8, "--batch-size", 4, "--steps", 2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    call("dcgan_grayscale", *SMALL, "--out", out)
+    return out
+
+
+def pictures(out, *options):
+    call("sample", out, *options)
+    seed = options[options.index("--seed") + 1] if "--seed" in options else 0
+    paths = sorted((out / "generated" / f"seed_{seed}").glob("[0-9]*.png"))
+    return [np.asarray(Image.open(path)) for path in paths]
+
+
+def test_first_come_the_pictures_of_the_sheets(trained):
+    found = pictures(trained, "--count", 70)
+    assert len({picture.tobytes() for picture in found}) == 70
+    with Image.open(trained / "samples" / "step_0000002.png") as sheet:
+        sheet = np.asarray(sheet).reshape(8, 8, 8, 8).swapaxes(1, 2).reshape(64, 8, 8)
+    assert np.abs(np.int16(sheet) - found[:64]).max() <= 1
+    with Image.open(trained / "generated" / "seed_0" / "sheet.png") as shown:
+        assert shown.size == (9 * 8, 8 * 8)
+
+
+def test_the_seed_decides_and_the_count_does_not(trained):
+    more = pictures(trained, "--count", 66, "--seed", 5)
+    some = pictures(trained, "--count", 3, "--seed", 5, "--walk")
+    assert len(some) == 3 and np.array_equal(some, more[:3])
+    assert not np.array_equal(some, pictures(trained, "--count", 3, "--seed", 6))
+    with Image.open(trained / "generated" / "seed_5" / "walk.gif") as gif:
+        assert gif.size == (32, 32) and gif.info["loop"] == 0 and gif.n_frames > 100
+
+
+def test_no_generator_or_a_damaged_one_gives_one_line(tmp_path):
+    for says in ("there is no generator", "cannot be read"):
+        _, errors = call("sample", tmp_path, status=2)
+        assert says in errors and errors.count("\n") == 1
+        (tmp_path / "generator.keras").write_bytes(b"no")
+
+
+@pytest.mark.parametrize("latent", ["normal", "uniform"])
+def test_walks_are_smooth_closed_and_where_z_are(latent):
+    z = sample.walk(latent, walks=3, frames=120, latent_dim=100, seed=0)
+    assert z.shape == (120, 3, 100) and z.dtype == np.float32
+    steps = np.linalg.norm(np.roll(z, -1, axis=0) - z, axis=2)  # last to first, too
+    assert steps.max() < 2.5 * steps.mean()
+    turns = np.linalg.norm(np.roll(z, -2, 0) - 2 * np.roll(z, -1, 0) + z, axis=2)
+    assert turns.max() < 0.3 * steps.mean()
+    assert steps.sum(0).min() > 4 * np.linalg.norm(z, axis=2).mean(), "it goes far"
+    if latent == "normal":
+        assert np.allclose(np.linalg.norm(z, axis=2), 10, rtol=1e-4)
+    else:
+        assert np.abs(z).max() < 1 and abs(z.std() - 3**-0.5) < 0.05
+
+
+def test_latent_vectors_of_files_are_those_of_training(script):
+    """The kind of z that a script leaves in settings.json fits its own sample_z."""
+    gan, source = make_gan(script), open(script.__file__, encoding="utf-8").read()
+    latent = "uniform" if 'latent="uniform"' in source else "normal"
+    z = np.asarray(gan.sample_z(5, seed=3))
+    assert np.array_equal(z, sample.sample_z(latent, *z.shape, seed=3))
