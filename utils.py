@@ -123,7 +123,7 @@ class Parser(OneLineParser):
             "default: %(default)s",
         )
         # fmt: off
-        add("--images", type=path, help="folder, .npy, .npz or IDX file (default: toys)")
+        add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
         add("--fit", choices=["pad", "crop"], default="pad", help=default)
         add("--background", type=color, default="white", help="of pictures, " + default)
         add("--out", type=path, default=out, help="folder for the results, " + default)
@@ -162,7 +162,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
         uint8 array (N, *shape), N at least 1; a folder's in the order of its paths.
     """
     source = args.images if source is None else source
-    target, value_range, left_out = args.out / "images.npy", (0, 255), {}
+    target, value_range, left_out = args.out / "images.npy", (0, 255), []
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
         items = range(2000)
@@ -182,7 +182,8 @@ def load_images(args, shape, source=None) -> np.ndarray:
             elif isinstance(item, Path):
                 picture = open_picture(item, max(shape[:2]))
             else:
-                picture = Image.fromarray(np.squeeze(to_uint8(item, value_range)))
+                pixels = to_uint8(item, value_range)
+                picture = Image.fromarray(sheet(pixels[np.newaxis], 1))
             return fit_picture(picture, shape, args.fit, args.background)
         except Exception as error:  # Pillow raises of every kind on broken files
             return " ".join(f"{item}: {error or type(error).__name__}".split())
@@ -195,7 +196,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
             np.lib.format.write_array_header_1_0(out, header)
             for i, pixels in enumerate(pool.map(read, items)):
                 if isinstance(pixels, str):
-                    left_out[items[i]] = pixels
+                    left_out.append((items[i], pixels))
                 else:
                     out.write(pixels)
                 if SHOWS_BARS:
@@ -204,16 +205,16 @@ def load_images(args, shape, source=None) -> np.ndarray:
             out.seek(0)  # a header has room for any count
             np.lib.format.write_array_header_1_0(out, header)
         if len(items) == len(left_out):
-            raise InputError(f"no pictures in {source}: {[*left_out.values()][:1]}")
+            reason = left_out[0][1] if left_out else "no files"
+            raise InputError(f"no pictures in {source}: {reason}")
 
     write(target, decode)
     if left_out:
-        file, reasons = args.out / "left_out.txt", "\n".join(left_out.values())
-        write(file, Path.write_text, reasons, "utf-8", "backslashreplace")
-        kinds = collections.Counter(item.suffix.lower() for item in left_out)
-        counts = ", ".join(f"{n:,} {kind or 'others'}" for kind, n in kinds.items())
-        hint = " (pip install pillow-heif)" * (".heic" in kinds)
-        print(f"left out  {counts}{hint}; why: {file}")
+        file, reasons = args.out / "left_out.txt", [reason for _, reason in left_out]
+        write(file, Path.write_text, "\n".join(reasons), "utf-8", "backslashreplace")
+        kinds = collections.Counter(kind_of(item) for item, _ in left_out)
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(9))
+        print(f"left out  {counts}: see {file}")
     return np.load(target, mmap_mode="r")
 
 
@@ -224,21 +225,31 @@ def find_files(folder) -> list[Path]:
     network disks keep in folders with @, # or $ in front.
     """
     found, seen = [], set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        here = os.path.realpath(root)
-        done = here in seen or "settings.json" in names
+
+    def closed(error):  # a folder without access: a path that cannot be read
+        found.append(Path(error.filename))
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=closed):
+        here, run = os.path.realpath(root), "settings.json" in names
+        done = here in seen or (run and "samples" in folders)
         seen.add(here)
-        folders[:] = [name for name in folders if name[0] not in ".@#$" and not done]
+        folders[:] = sorted(n for n in folders if n[0] not in ".@#$" and not done)
         found += [Path(root, name) for name in names if name[0] != "." and not done]
     return sorted(found)
+
+
+def kind_of(file) -> str:
+    """The suffix of a file, for people."""
+    suffix = ascii(file.suffix.lower())[1:-1] or "without suffix"
+    return suffix + " (pip install pillow-heif)" * (suffix in (".heic", ".heif"))
 
 
 def open_picture(file, side) -> Image.Image:
     """Open a file of any kind that Pillow reads; a JPEG smaller, if not below side."""
     if file.suffix and file.suffix.lower() not in Image.registered_extensions():
-        raise ValueError("no kind of picture that Pillow reads")
+        raise ValueError(f"Pillow does not read {kind_of(file)}")
     if not file.is_file():  # a pipe would wait for ever
-        raise ValueError("not a file")
+        raise ValueError("not a file, or no access")
     picture = Image.open(file)
     picture.draft(None, (side, side))  # to 1/2, 1/4 or 1/8, which is faster
     return picture
@@ -262,7 +273,9 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
     picture, size = picture.convert("RGB"), (shape[1], shape[0])
     bilinear = Image.Resampling.BILINEAR  # averages where it shrinks: no aliasing
     if fit == "pad":
-        picture = ImageOps.pad(picture, size, bilinear, background)
+        scale = min(np.divide(size, picture.size))
+        inner = [max(1, round(side * scale)) for side in picture.size]
+        picture = ImageOps.pad(picture.resize(inner, bilinear), size, color=background)
     else:
         picture = ImageOps.fit(picture, size, bilinear)
     return np.asarray(picture.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
@@ -274,35 +287,38 @@ def read_array(source):
     The range is (0, 1), (-1, 1), (0, 255) or (0, 65535), of which values may leave a
     quarter more at either end, as resizing overshoots.
     """
+    given = isinstance(source, (str, Path))
     try:
-        array = load_file(source) if isinstance(source, (str, Path)) else source
-        array = np.asanyarray(array)
+        array = np.asanyarray(load_file(source) if given else source)
     except FileNotFoundError:
         raise InputError(f"{source}: no such file or folder") from None
-    except Exception as error:  # numpy, too, raises of every kind
-        hint = f"is no folder and no whole .npy, .npz or IDX file ({error})"
-        raise InputError(f"{source} {hint}") from None
-    shape, (n, height, width) = array.shape, (*array.shape, 0, 0, 0)[:3]
-    if array.ndim == 3 and 4 < width <= 4 * height and not n == height < width:
-        array = array[..., np.newaxis]
-    if (
-        array.ndim != 4
-        or array.shape[3] not in (1, 3, 4)
-        or array.dtype.kind not in "biuf"
-    ):
-        wanted = "(N, height, width) or (N, height, width, 1, 3 or 4)"
-        hint = f"reshape() or np.moveaxis() make it {wanted}"
-        raise InputError(f"{array.dtype} of shape {shape} are no pictures: {hint}")
+    except Exception:  # numpy, too, raises of every kind
+        hint = "no folder, and no whole .npy, .npz or IDX file of pictures"
+        raise InputError(f"{source if given else 'the list'} is {hint}") from None
+    if not is_pictures(array):
+        hint = "use reshape() or np.moveaxis() to get (N, height, width, 1, 3 or 4)"
+        raise InputError(f"{array.dtype} of shape {array.shape}, no pictures: {hint}")
     low, high = array.min(), array.max()
+    array = array.reshape(*array.shape[:3], -1)
     if array.dtype == np.uint8 and high > 1:
         return array, (0, 255)
     for start, end in ((0, 1), (-1, 1), (0, 255), (0, 65535)):
         slack = (end - start) / 4
         if low >= start - slack and slack <= high <= end + slack:
-            print(f"values    {low:.4g} to {high:.4g}, taken as {start} to {end}")
+            print(f"values    {low:g} to {high:g}, taken as {start} to {end}")
             return array, (start, end)
     hint = "scale them to 0 to 1, -1 to 1 or 0 to 255"
-    raise InputError(f"the values go from {low:.4g} to {high:.4g}: {hint}")
+    raise InputError(f"the values go from {low:g} to {high:g}: {hint}")
+
+
+def is_pictures(array) -> bool:
+    """Whether an array is of numbers, (N, H, W) or (N, H, W, 1, 3 or 4), N > 0."""
+    n, height, width, channels = (*array.shape, 0, 0, 0, 0)[:4]
+    if array.ndim == 3:  # not (H, W, 3) or (H, W, N)
+        fits = 4 < width <= 4 * height and not n == height != width
+    else:
+        fits = array.ndim == 4 and channels in (1, 3, 4)
+    return fits and array.size > 0 and array.dtype.kind in "biuf"
 
 
 def load_file(file) -> np.ndarray:
@@ -320,8 +336,9 @@ def load_file(file) -> np.ndarray:
     for name in loaded.files:
         with contextlib.suppress(ValueError):  # a pickled object stays closed
             arrays.append(loaded[name])
-    sets = [a for a in arrays if a.ndim == 4 or a.ndim == 3 and a.shape[2] > 4]
-    return max(sets, key=np.size) if sets else np.stack(arrays)  # of single pictures
+    sets = [array for array in arrays if is_pictures(array)]
+    singles = [array for array in arrays if array.ndim > 1]
+    return max(sets, key=np.size) if sets else np.stack(singles)
 
 
 def draw_toy(seed) -> Image.Image:
@@ -394,7 +411,7 @@ def batches(images, batch_size, seed, start=0, uniform=False):
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
           value_range=(-1, 1), uniform=False):  # fmt: skip
-    """Repeat gan.train_step() and keep what it gives in args.out; go on with a run there.
+    """Repeat gan.train_step(), keep what it gives in args.out, and go on from there.
 
     Args:
         gan: a keras.Model with train_step(), generator, discriminator, g_optimizer,
@@ -523,7 +540,7 @@ def restore(file, settings, variables):
     try:
         with np.load(file) as arrays:
             old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
-            other = {name for name in old if settings.get(name, old[name]) != old[name]}
+            other = [name for name in old if settings.get(name, old[name]) != old[name]]
             if not other:
                 for i, variable in enumerate(variables):
                     variable.assign(arrays[f"arr_{i}"])
@@ -533,9 +550,10 @@ def restore(file, settings, variables):
             f"{file} is damaged, or of other networks ({error}): choose another --out, "
             "or start over with --fresh"
         ) from None
-    found = ", ".join(f"{name} {old[name]}, not {settings[name]}" for name in other)
-    hint = "use the same, choose another --out, or start over with --fresh"
-    raise InputError(f"the run in {file.parent} has {found}: {hint}")
+    raise InputError(
+        f"the run in {file.parent} has {other[0]} {old[other[0]]}, not "
+        f"{settings[other[0]]}: use the same, another --out, or --fresh to start over"
+    )
 
 
 @contextlib.contextmanager
