@@ -186,8 +186,8 @@ def main(argv=None):
     n = min(args.pictures, len(real) // 2)
     if real.shape[1:] != shape or n < 16 or min(shape[:2]) < PATCH:
         raise InputError(
-            f"real pictures are {real.shape}, generated ones {shape}: need at least 32 of "
-            f"the same shape, and {PATCH} pixels a side"
+            f"real pictures are {real.shape}, generated ones {shape}: it takes at least "
+            f"32 of the same shape, of {PATCH} pixels a side or more"
         )
     keras.utils.set_random_seed(args.seed)
     untrained = keras.models.clone_model(generator)

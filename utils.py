@@ -117,15 +117,11 @@ class Parser(OneLineParser):
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        out, color, default = (
-            Path("runs", name),
-            ImageColor.getrgb,
-            "default: %(default)s",
-        )
+        out, default = Path("runs", name), "default: %(default)s"
         # fmt: off
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
         add("--fit", choices=["pad", "crop"], default="pad", help=default)
-        add("--background", type=color, default="white", help="of pictures, " + default)
+        add("--background", type=ImageColor.getrgb, default="white", help=default)
         add("--out", type=path, default=out, help="folder for the results, " + default)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
@@ -480,9 +476,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         lines = "".join(",".join(row) + "\n" for row in table)
         write(out / "losses.csv", Path.write_text, lines)
 
-    counts = [f"{net.count_params():,}" for net in (gan.generator, gan.discriminator)]
-    print("networks  G {} parameters, D {}".format(*counts))
-    print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; {out}")
+    print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; see {out}")
     write(out / "settings.json", Path.write_text, json.dumps(settings, indent=2))
     z = gan.sample_z(math.prod(sheet_size), args.seed)
     if NOTEBOOK:
@@ -495,9 +489,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
     train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
     stream = batches(images, batch_size, args.seed, start, uniform)
-    bar = keras.utils.Progbar(
-        total - start, stateful_metrics=[m.name for m in gan.metrics]
-    )
+    names = [metric.name for metric in gan.metrics]
+    bar = keras.utils.Progbar(total - start, stateful_metrics=names)
     due = time.monotonic() + KEEP_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
         for step in range(start + 1, total + 1):
@@ -561,17 +554,15 @@ def first_ctrl_c():
     """Yield a list that the first Ctrl-C fills; a second one interrupts at once."""
     pressed, before = [], signal.getsignal(signal.SIGINT)
 
-    def note(*_):
-        pressed.append(True)
-        signal.signal(signal.SIGINT, before)
+    def handle(handler):
+        with contextlib.suppress(ValueError):  # only the main thread gets signals
+            signal.signal(signal.SIGINT, handler)
 
-    with contextlib.suppress(ValueError):  # only the main thread gets signals
-        signal.signal(signal.SIGINT, note)
+    handle(lambda *_: pressed.append(True) or handle(before))
     try:
         yield pressed
     finally:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, before)
+        handle(before)
 
 
 def save_gif(file, folder):
@@ -581,6 +572,5 @@ def save_gif(file, folder):
         frames.append(Image.open(sheets[i]).convert("RGB"))
         frames[-1].thumbnail((512, 512))
     times = [150] * len(frames[1:]) + [1500]
-    frames[0].save(
-        file, save_all=True, append_images=frames[1:], duration=times, loop=0
-    )
+    options = {"save_all": True, "append_images": frames[1:], "loop": 0}
+    frames[0].save(file, duration=times, **options)
