@@ -7,15 +7,14 @@ arxiv.org/abs/1610.04490 (instance noise).
 Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels,
 filled up to 256×256 with their background.
 
-    python dcgan256.py --images ./images    # 500,000 steps, as the source: a GPU's work
+    python dcgan256.py --images ./images    # 500,000 steps, as the source: for a GPU
     python dcgan256.py --images ./images --steps 10000 --fast
+    python dcgan256.py --images ./photos --fit crop
 
-Four things distinguish the source from GAN256: G's first two Conv2D kernels are 4×4,
-not 3×3; G's first layer has 256 filters, not 512; labels are flipped (real is 0,
-generated is 1); D sees its pictures through Gaussian noise. One step: D on 8 real
-pictures, D on 8 generated ones, then G on 16 new z.
-
-[D1] ... are deviations and [K1] ... oddities that were kept, listed at the end.
+Four things set the source apart from GAN256: 4×4 kernels, not 3×3, in G's first two
+Conv2D; 256 filters, not 512, in G's first layer; flipped labels (real is 0, generated
+is 1); Gaussian noise on what D sees. [D1] ... are deviations and [K1] ... oddities that
+were kept; they are listed at the end.
 """
 
 # %% Imports and settings
@@ -161,9 +160,8 @@ class DCGAN256(keras.Model):
 
     def mirror_some(self, images):
         """Turn about every second picture left to right. [D1]"""
-        chance = keras.random.uniform(
-            (tf.shape(images)[0], 1, 1, 1), seed=self.seed_generator
-        )
+        n = tf.shape(images)[0]
+        chance = keras.random.uniform((n, 1, 1, 1), seed=self.seed_generator)
         return tf.where(chance < 0.5, tf.reverse(images, [2]), images)
 
     def update_d(self, images, label):
@@ -207,12 +205,8 @@ class DCGAN256(keras.Model):
 # %% Command line
 @plain_errors
 def main(argv=None):
-    parser = Parser(
-        "dcgan256",
-        "DCGAN for pictures of 256×256.",
-        batch_size=BATCH_SIZE,
-        length=f"{STEPS:,} steps",
-    )
+    about, length = "DCGAN for pictures of 256×256.", f"{STEPS:,} steps"
+    parser = Parser("dcgan256", about, batch_size=BATCH_SIZE, length=length)
     args = parser.parse_args(argv)
     if args.batch_size % 2:
         raise InputError("--batch-size must be even: half is real, half generated")

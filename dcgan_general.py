@@ -62,14 +62,11 @@ def start_size(size, kernel, stride, depth):
     return start
 
 
-# The comments at line ends give the shapes of the defaults.
-
-
 # %% Generator
 def build_generator(
     input_size, img_size, kernel_size, stride, dropout, depth, increment
 ):
-    """z of shape (B, input_size) to pictures (B, *img_size) in [-1, 1]."""
+    """z (B, input_size) to pictures (B, *img_size) in [-1, 1]; shapes: by default."""
     height = start_size(img_size[0], kernel_size[0], stride[0], depth)
     width = start_size(img_size[1], kernel_size[1], stride[1], depth)
     network = [
@@ -227,37 +224,33 @@ class DCGAN(keras.Model):
 # %% Command line
 @plain_errors
 def main(argv=None):
-    parser = Parser(
-        "dcgan_general",
-        "DCGAN of any picture size, depth, kernel and stride.",
-        batch_size=BATCH_SIZE,
-        length=f"{EPOCHS:,}",
-    )
+    about, length = "DCGAN of any size, depth, kernel and stride.", f"{EPOCHS:,}"
+    parser = Parser("dcgan_general", about, batch_size=BATCH_SIZE, length=length)
 
-    def add(name, default, kind, nargs=None):
-        text = "default: " + str(default).strip("()").replace(",", "")
+    def add(name, default, kind, text, nargs=None):
+        text += f" (default: {str(default).strip('()')})"
         parser.add_argument(name, type=kind, nargs=nargs, default=default, help=text)
 
     whole, rate = number(1, 4096), number(1e-9, 1, float)
-    add("--img-size", IMG_SIZE, whole, nargs=3)
-    add("--input-size", INPUT_SIZE, whole)
-    add("--kernel-size", KERNEL_SIZE, whole, nargs=2)
-    add("--stride", STRIDE, whole, nargs=2)
-    add("--depth", DEPTH, whole)
-    add("--increment", INCREMENT, whole)
-    add("--dropout", DROPOUT, number(0, 0.99, float))
-    add("--optimizer", "adam", str)
-    add("--learning-rate", LEARNING_RATE, rate)
-    add("--d-learning-rate", D_LEARNING_RATE, rate)
+    add("--img-size", IMG_SIZE, whole, "height, width, channels", nargs=3)
+    add("--input-size", INPUT_SIZE, whole, "length of z")
+    add("--kernel-size", KERNEL_SIZE, whole, "of all convolutions", nargs=2)
+    add("--stride", STRIDE, whole, "of all convolutions", nargs=2)
+    add("--depth", DEPTH, whole, "convolutions in each network")
+    add("--increment", INCREMENT, whole, "filters more per convolution")
+    add("--dropout", DROPOUT, number(0, 0.99, float), "share")
+    add("--optimizer", "adam", str, "of G, a name of Keras'")
+    add("--learning-rate", LEARNING_RATE, rate, "of G")
+    add("--d-learning-rate", D_LEARNING_RATE, rate, "of D")
     args = parser.parse_args(argv)
     if args.img_size[2] not in (1, 3):
         raise InputError("--img-size: pictures have 1 or 3 channels")
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
-    beta = {"beta_1": BETA_1} if args.optimizer == "adam" else {}
-    rate = {"learning_rate": args.learning_rate, **beta}
+    config = {"beta_1": BETA_1} if args.optimizer == "adam" else {}
+    config["learning_rate"] = args.learning_rate
     try:
-        kind = {"class_name": args.optimizer, "config": rate}
+        kind = {"class_name": args.optimizer, "config": config}
         optimizer = keras.optimizers.get(kind)
     except (ValueError, TypeError):
         raise InputError(f"--optimizer: Keras has no {args.optimizer}") from None

@@ -175,12 +175,9 @@ def download(dataset):
 
 @plain_errors
 def main(argv=None):
-    parser = Parser(
-        "dcgan_grayscale",
-        "DCGAN for MNIST and its kin, or any pictures made gray.",
-        batch_size=BATCH_SIZE,
-        length="16,000 steps, fashion_mnist 9,000",
-    )
+    about = "DCGAN for MNIST and its kin, or any pictures made gray."
+    length = "16,000 steps, fashion_mnist 9,000"
+    parser = Parser("dcgan_grayscale", about, batch_size=BATCH_SIZE, length=length)
     add = parser.add_argument
     add("--dataset", choices=DATASETS, help="to download, in place of --images")
     add("--img-size", type=number(4, 4096), nargs=2, default=IMG_SIZE, metavar="N",

@@ -131,12 +131,8 @@ class PokemonGAN(keras.Model):
 # %% Command line
 @plain_errors
 def main(argv=None):
-    parser = Parser(
-        "dcgan_pokemon",
-        "DCGAN on Pokémon, or any pictures, at 64×64.",
-        batch_size=BATCH_SIZE,
-        length=f"{EPOCHS:,}",
-    )
+    about, length = "DCGAN on Pokémon, or any pictures, at 64×64.", f"{EPOCHS:,}"
+    parser = Parser("dcgan_pokemon", about, batch_size=BATCH_SIZE, length=length)
     parser.add_argument(
         "--real-batch-size",
         type=number(),

@@ -1,25 +1,15 @@
 """Draw pictures with a trained generator, and a walk through its latent space.
 
-    python sample.py runs/shoe_gan                          # 64 pictures and a sheet
-    python sample.py runs/shoe_gan --count 500 --seed 3
-    python sample.py runs/shoe_gan --walk                   # a GIF, too
+    python sample.py runs/shoe_gan                           # 64 pictures and a sheet
+    python sample.py runs/shoe_gan --count 500 --seed 3 --walk      # and a GIF
 
-It needs the folder of a run, no script and no training pictures. Results go to
-generated/seed_N in that folder. With the seed of the training the first pictures are
-those of its sheets; a smaller count gives the first pictures of a larger one.
+It needs no script and no training pictures. Results go to generated/seed_N in the
+folder of the run. With the seed of the training, pictures come as in its sheets.
 """
 
-from utils import (  # first: quiets TensorFlow's start
-    InputError,
-    OneLineParser,
-    draw,
-    number,
-    path,
-    plain_errors,
-    sheet,
-    write,
-)
+import utils  # first: it quiets TensorFlow's start
 
+import functools
 import json
 import math
 
@@ -35,17 +25,17 @@ def load_generator(folder):
     """The generator of the run in a folder, and what settings.json says of the run.
 
     Raises:
-        InputError: there is none yet, or it cannot be read.
+        utils.InputError: there is none yet, or it cannot be read.
     """
     file = folder / "generator.keras"
     if not file.exists():
-        raise InputError(f"there is no generator in {folder} (yet): train first")
+        raise utils.InputError(f"there is no generator in {folder} (yet): train first")
     try:
         settings = json.loads((folder / "settings.json").read_text("utf-8"))
         return keras.models.load_model(file, compile=False), settings
     except Exception as error:  # Keras raises of every kind on broken files
         hint = "rerun the training, which writes both anew"
-        raise InputError(
+        raise utils.InputError(
             f"{file}, or settings.json beside it, cannot be read ({error}): {hint}"
         ) from None
 
@@ -75,13 +65,14 @@ def walk(latent, walks, frames, latent_dim, seed) -> np.ndarray:
     return np.float32(z * math.sqrt(latent_dim) / radii)
 
 
-@plain_errors
+@utils.plain_errors
 def main(argv=None):
-    parser = OneLineParser("sample.py", description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=path, help="folder of a run, such as runs/shoe_gan")
-    parser.add_argument("--count", type=number(), default=64, help="default: 64")
-    parser.add_argument("--walk", action="store_true", help="a GIF of a walk through z")
-    parser.add_argument("--seed", type=number(0), help="default: that of the training")
+    parser = utils.OneLineParser("sample.py", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
+    add("--count", type=utils.number(), default=64, help="pictures (default: 64)")
+    add("--walk", action="store_true", help="also a GIF of a walk through z")
+    add("--seed", type=utils.number(0), help="default: that of the training")
     args = parser.parse_args(argv)
 
     generator, settings = load_generator(args.run)
@@ -90,26 +81,29 @@ def main(argv=None):
     folder, size = args.run / "generated" / f"seed_{seed}", math.prod(settings["sheet"])
     for old in folder.glob("[0-9]*.png"):  # of a larger count
         old.unlink()
+
+    def draw(z):
+        return utils.draw(generator, z, settings["value_range"])
+
+    def save(name, pictures, columns):
+        sheet = utils.sheet(np.stack(pictures), columns)
+        utils.write(folder / name, imageio.imwrite, sheet)
+
     bar, first = keras.utils.Progbar(args.count, unit_name="picture"), []
     for start in range(0, args.count, size):  # so few at a time in memory
         z = sample_z(latent, size, latent_dim, (seed + start * 1_000_003) % 2**31)
-        pictures = draw(generator, z[: args.count - start], settings["value_range"])
+        pictures = draw(z[: args.count - start])
         for i, picture in enumerate(pictures, start):
-            write(folder / f"{i:05}.png", imageio.imwrite, sheet(picture[None], 1))
+            save(f"{i:05}.png", [picture], 1)
         first += [*pictures[: max(0, 100 - start)]]
         bar.update(start + len(pictures))
-    pictures = sheet(np.stack(first), math.ceil(math.sqrt(len(first))))
-    write(folder / "sheet.png", imageio.imwrite, pictures)
+    save("sheet.png", first, math.ceil(math.sqrt(len(first))))
     if args.walk:
         side = min(4, max(1, 256 // max(generator.output_shape[1:3])))
         z = walk(latent, side**2, WALK_FRAMES, latent_dim, seed)
-        frames = [
-            sheet(draw(generator, one, settings["value_range"]), side) for one in z
-        ]
-        options = {"duration": 50, "loop": 0}
-        write(
-            folder / "walk.gif", lambda file: imageio.imwrite(file, frames, **options)
-        )
+        frames = [utils.sheet(draw(one), side) for one in z]
+        film = functools.partial(imageio.imwrite, duration=50, loop=0)
+        utils.write(folder / "walk.gif", film, frames)
     print(f"done: {args.count:,} pictures{' and walk.gif' * args.walk} in {folder}")
 
 

@@ -28,15 +28,7 @@ as there are; its pyramid ends at 16×16, here at the last level that measures a
 that equal sets are at distance 0.
 """
 
-from utils import (  # first: quiets TensorFlow's start
-    InputError,
-    OneLineParser,
-    draw,
-    number,
-    path,
-    plain_errors,
-    read_array,
-)
+import utils  # first: it quiets TensorFlow's start
 
 import keras
 import numpy as np
@@ -168,37 +160,35 @@ def variety(generated, some_real, real):
     )
 
 
-@plain_errors
+@utils.plain_errors
 def main(argv=None):
-    parser = OneLineParser("score.py", description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("run", type=path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=path, help="real pictures, .npy (default: images.npy there)")
-    add(
-        "--pictures", type=number(16), default=1024, help="of each kind (default: 1024)"
-    )
+    parser = utils.OneLineParser("score.py", description=__doc__.split("\n")[0])
+    add, number = parser.add_argument, utils.number
+    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
+    add("--images", type=utils.path, help="real pictures, .npy (default: those there)")
+    add("--pictures", type=number(16), default=1024, help="of each (default: 1024)")
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)
 
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]
-    real, _ = read_array(args.images or args.run / "images.npy")
+    real, _ = utils.read_array(args.images or args.run / "images.npy")
     n = min(args.pictures, len(real) // 2)
     if real.shape[1:] != shape or n < 16 or min(shape[:2]) < PATCH:
-        raise InputError(
-            f"real pictures are {real.shape}, generated ones {shape}: it takes at least "
-            f"32 of the same shape, of {PATCH} pixels a side or more"
+        raise utils.InputError(
+            f"real pictures are {real.shape}, generated ones {shape}: it takes 32 or "
+            f"more of the same shape, and at least {PATCH} pixels a side"
         )
     keras.utils.set_random_seed(args.seed)
     untrained = keras.models.clone_model(generator)
     z = sample_z(settings["latent"], n, generator.input_shape[1], args.seed)
     order = np.random.default_rng(args.seed).permutation(len(real))
     half = real[np.sort(order[:n])]
-    generated = draw(generator, z, settings["value_range"])
+    generated = utils.draw(generator, z, settings["value_range"])
     sets = {
         "generated": generated,
         "real, other half": real[np.sort(order[n : 2 * n])],
-        "before training": draw(untrained, z, settings["value_range"]),
+        "before training": utils.draw(untrained, z, settings["value_range"]),
     }
     size = "x".join(map(str, shape))
     print(f"pictures    {n:,} of each kind, {size}; {len(real):,} real ones in all\n")
@@ -207,11 +197,9 @@ def main(argv=None):
     print(f"{'':20}" + "".join(f"{height:>9}" for height in heights) + "     mean")
     goal, means = patches(half, args.seed), {}
     for name, images in sets.items():
-        values = sliced_wasserstein(goal, patches(images, args.seed), args.seed)
-        means[name] = np.mean(values)
-        print(
-            f"{name:20}" + "".join(f"{value:9.2f}" for value in [*values, means[name]])
-        )
+        row = sliced_wasserstein(goal, patches(images, args.seed), args.seed)
+        means[name] = np.mean(row)
+        print(f"{name:20}" + "".join(f"{n:9.2f}" for n in (*row, means[name])))
     found, floor, ceiling = means.values()
     share = (ceiling - found) / (ceiling - floor)
     print(f"{'':20}{share:.0%} of the way from before training to real\n")

@@ -200,12 +200,9 @@ class ShoeGAN(keras.Model):
 # %% Command line
 @plain_errors
 def main(argv=None):
-    parser = Parser(
-        "shoe_gan",
-        "DCGAN with label smoothing and a freezing discriminator, 64×64.",
-        batch_size=BATCH_SIZE,
-        length="that of the experiment",
-    )
+    about = "DCGAN with label smoothing and a freezing discriminator, 64×64."
+    length = "that of the experiment"
+    parser = Parser("shoe_gan", about, batch_size=BATCH_SIZE, length=length)
     parser.add_argument(
         "--experiment",
         type=int,

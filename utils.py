@@ -117,16 +117,16 @@ class Parser(OneLineParser):
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        out, default = Path("runs", name), "default: %(default)s"
+        out, default = Path("runs", name), " (default: %(default)s)"
         # fmt: off
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
-        add("--fit", choices=["pad", "crop"], default="pad", help=default)
-        add("--background", type=ImageColor.getrgb, default="white", help=default)
-        add("--out", type=path, default=out, help="folder for the results, " + default)
+        add("--fit", choices=["pad", "crop"], default="pad", help="pictures" + default)
+        add("--background", type=ImageColor.getrgb, default="white", help=default[1:])
+        add("--out", type=path, default=out, help="folder for the results" + default)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
-        add("--batch-size", type=number(), default=batch_size, help=default)
-        add("--seed", type=number(0), default=0, help="same seed, same run; " + default)
+        add("--batch-size", type=number(), default=batch_size, help=default[1:])
+        add("--seed", type=number(0), default=0, help="same seed, same run" + default)
         add("--bfloat16", action="store_true", help="mixed precision")
         add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")

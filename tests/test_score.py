@@ -164,7 +164,7 @@ def test_mistakes_give_one_line(trained, tmp_path):
     np.save(few, np.full((9, 28, 28, 1), 200, np.uint8))
     for options, says in (
         ([tmp_path], "there is no generator"),
-        ([trained, "--images", few], "at least 32"),
+        ([trained, "--images", few], "it takes 32 or more"),
         ([trained, "--images", "nowhere"], "no such file"),
         ([trained, "--pictures", 0], "not from 16"),
     ):
