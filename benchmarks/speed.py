@@ -178,8 +178,10 @@ def main():
     kind = next((kinds[f] for f in kinds if f in FLAGS), platform.machine())
     title = f"{kind}, {os.cpu_count()} cores" + ", --quick" * args.quick
     lines = [f"# Speed on {title}", "", *facts(), ""]
-    head = "| script | contender | s/step | least–most | CPU s | pictures/s | speed | start |"
-    lines += [head, "|---|---" + "|---:" * 6 + "|"]
+    lines += [
+        "| script | contender | s/step | range | CPU s | pictures/s | speed | start |",
+        "|---|---" + "|---:" * 6 + "|",
+    ]
 
     results = {}
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
