@@ -451,15 +451,16 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
         return early or step % sample_every == 0
 
-    start, rows = 0, []
-    if (out / "checkpoint.npz").exists() and not args.fresh:
-        start, rows = restore(out / "checkpoint.npz", settings, variables)
+    start, rows, checkpoint = 0, [], out / "checkpoint.npz"
+    if args.fresh:
+        checkpoint.unlink(missing_ok=True)
+    if checkpoint.exists():
+        start, rows = restore(checkpoint, settings, variables)
         if start >= total:
             return print(f"finished already, at step {start:,}: extend it with --steps")
         rows = [row for row in rows if wants_row(row[1])]  # but not of an early end
     for old in (out / "samples").glob("step_*.png"):
-        step = int(old.stem[5:])
-        if args.fresh or step > start or not wants_sheet(step):
+        if int(old.stem[5:]) > start or not wants_sheet(int(old.stem[5:])):
             old.unlink()
 
     def save_sheet(step):
@@ -471,7 +472,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
     def save_checkpoint(step, arrays):
         more = {"step": step, "rows": rows, "settings": json.dumps(settings)}
-        write(out / "checkpoint.npz", lambda file: np.savez(file, *arrays, **more))
+        write(checkpoint, lambda file: np.savez(file, *arrays, **more))
         table = [["epoch", "step", *logs], *([f"{n:.6g}" for n in row] for row in rows)]
         lines = "".join(",".join(row) + "\n" for row in table)
         write(out / "losses.csv", Path.write_text, lines)
