@@ -24,13 +24,9 @@ JPEGS = 2000
 def main(pipe, contender, name, folder):
     """Send None after the first step. Then receive a number of steps, take them, and
     send the seconds that took: (wall time, CPU time). The folder is check.py's."""
-    kind, *options = contender.split("-")
-    if kind == "loading":
-        steps = loading_steps(folder)
-    elif kind == "torch":
-        steps = torch_steps(name, folder, options)
-    else:
-        steps = keras_steps(name, folder, kind)
+    library, *options = contender.split("-")
+    kinds = {"keras": keras_steps, "torch": torch_steps, "loading": loading_steps}
+    steps = kinds[library](name, folder, options)
     next(steps)
     pipe.send(None)
     with contextlib.suppress(EOFError):
@@ -48,23 +44,23 @@ def make_gan(name):
     return gan
 
 
-def keras_steps(name, folder, kind):
+def keras_steps(name, folder, options):
     """Yield after every step of a Keras contender."""
     import utils
 
     utils.keras.utils.set_random_seed(0)
-    if kind == "bfloat16":
+    if "bfloat16" in options:
         utils.keras.config.set_dtype_policy("mixed_bfloat16")
     gan, images = make_gan(name), np.load(folder / f"{name}.npy")
-    if kind == "classic":
+    if "classic" in options:
         step = Classic(name, gan).step
     else:  # as utils.train() does
         signature = [utils.tf.TensorSpec((None, *images.shape[1:]), utils.tf.uint8)]
         step = utils.tf.function(gan.train_step, signature, jit_compile=False)
-    fast = importlib.import_module("fast") if kind == "fast" else None
-    with fast.accelerate(gan) if fast else contextlib.nullcontext():
+    fast = "fast" in options and importlib.import_module("fast").accelerate
+    with (fast or contextlib.nullcontext)(gan):
         for batch in utils.batches(images, SCRIPTS[name][1], seed=0):
-            yield [float(loss) for loss in step(batch).values()]
+            yield [float(loss) for loss in utils.quiet()(step)(batch).values()]
 
 
 def torch_steps(name, folder, options):
@@ -72,19 +68,19 @@ def torch_steps(name, folder, options):
     import torch
     import torch_peers
 
-    if "compiled" in options:  # or else retain_graph is refused
-        torch._functorch.config.donated_buffer = False
+    if "compiled" in options:  # which without this refuses retain_graph
+        importlib.import_module("torch._functorch.config").donated_buffer = False
     torch.manual_seed(0)
     args = torch.load(folder / f"{name}.pt", weights_only=False)
-    args |= dict.fromkeys(options, True)
-    game = getattr(torch_peers, SCRIPTS[name][0])(**args)
+    kind = getattr(torch_peers, SCRIPTS[name][0])
+    game = kind(**args, **dict.fromkeys(options, True))
     images = np.load(folder / f"{name}.npy").transpose(0, 3, 1, 2)
     batches = torch.from_numpy(images.copy()).split(SCRIPTS[name][1])
     for batch in itertools.cycle(batches):
         yield [loss.item() for loss in game.step(batch)]
 
 
-def loading_steps(folder):
+def loading_steps(name, folder, options):
     """Yield after every loading of JPEGs of 300×200 to 64×64."""
     import utils
     from PIL import Image
@@ -94,18 +90,13 @@ def loading_steps(folder):
     for i in range(JPEGS):
         noise = Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
         noise.resize((300, 200)).save(jpegs / f"{i}.jpg", quality=85)
-    args = types.SimpleNamespace(images=jpegs, out=folder / "loaded", seed=0)
-    args.fit, args.background = "pad", "white"
+    args = {"out": folder / "loaded", "fit": "pad", "background": "white", "seed": 0}
     while True:
-        yield utils.load_images(args, (64, 64, 3))
+        yield utils.load_images(types.SimpleNamespace(**args), (64, 64, 3), jpegs)
 
 
 class Classic:
-    """The game of most tutorials: two compiled models, predict(), train_on_batch().
-
-    D learns from real pictures and from fakes of predict() in two updates, in grayscale
-    from both in one. There is no weight decay.
-    """
+    """The game of most tutorials: two compiled models, predict(), train_on_batch()."""
 
     def __init__(self, name, gan):
         import keras

@@ -1,9 +1,7 @@
 """The five games in PyTorch: the peers that speed.py times.
 
-build() turns a network of a script into plain PyTorch modules, layer by layer, so a
-peer never lags behind its script. The steps are written by hand, eager, as in
-PyTorch's own DCGAN example. This file imports no Keras: a process that times PyTorch
-holds nothing else.
+build() turns a script's network into plain PyTorch modules, layer by layer; the steps
+are written by hand. No Keras is imported: a process that times PyTorch holds no other.
 """
 
 import math
@@ -14,15 +12,11 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 
-class Noise(nn.Module):
-    """Gaussian noise on the input, while training."""
-
-    def __init__(self, deviation):
-        super().__init__()
-        self.deviation = deviation
+class Noise(nn.Dropout):
+    """While training, Gaussian noise on the input; p is its standard deviation."""
 
     def forward(self, x):
-        return x + self.deviation * torch.randn_like(x) if self.training else x
+        return x + self.p * torch.randn_like(x) if self.training else x
 
 
 ACTIVATIONS = {"relu": lambda: nn.ReLU(True), "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -50,7 +44,7 @@ def build(network, mirrored):
         nn.Sequential, and [(arrange, tensor)] in the order of network.weights, where
         arrange(array) brings an array into the order of axes that the tensor has.
     """
-    modules, pairs, order_in = [], [], slice(None)
+    modules, pairs, order_in, as_is = [], [], slice(None), slice(None)
     for i, layer in enumerate(network.layers):
         kind, shape = type(layer).__name__, layer.input.shape[1:]
         if kind == "Flatten":
@@ -58,10 +52,9 @@ def build(network, mirrored):
         if kind in WITHOUT_WEIGHTS:
             modules.append(WITHOUT_WEIGHTS[kind](layer))
             continue
-        order_out = slice(None)  # of numbers that a later Reshape makes pictures of
-        for later in network.layers[i:]:
-            if type(later).__name__ == "Reshape" and len(layer.output.shape) == 2:
-                order_out = channels_first(later.target_shape, mirrored)
+        to = [x.target_shape for x in network.layers[i:] if hasattr(x, "target_shape")]
+        flat = to and len(layer.output.shape) == 2  # what a later Reshape gives shape
+        order_out = channels_first(to[0], mirrored) if flat else as_is
         arrange = [lambda w, order=order_out: w[order]] * 4
         if kind == "BatchNormalization":
             flavour = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
@@ -69,7 +62,7 @@ def build(network, mirrored):
         elif kind == "Dense":
             module = nn.Linear(shape[0], layer.units, layer.use_bias)
             arrange[0] = lambda w, i=order_in, o=order_out: w[i][:, o].T
-            order_in = slice(None)
+            order_in = as_is
         else:
             padding, module = convolution(layer, shape, mirrored)
             modules += padding
@@ -96,17 +89,19 @@ def channels_first(shape, mirrored):
 def convolution(layer, shape, mirrored):
     """A list of modules that pad, and the module of a convolution."""
     k, s, same = layer.kernel_size[0], layer.strides[0], layer.padding == "same"
-    sizes, options = (shape[-1], layer.filters, k, s), {"bias": layer.use_bias}
-    transposed = type(layer).__name__ == "Conv2DTranspose"
-    padded = k - s if transposed else (math.ceil(shape[0] / s) - 1) * s + k - shape[0]
-    half = math.ceil(padded * same / 2)
-    if transposed:
-        return [], nn.ConvTranspose2d(*sizes, half, 2 * half - padded * same, **options)
+    sizes, bias = (shape[-1], layer.filters, k, s), layer.use_bias
+    if type(layer).__name__ == "Conv2DTranspose":
+        half = math.ceil((k - s) * same / 2)
+        return [], nn.ConvTranspose2d(
+            *sizes, half, 2 * half - (k - s) * same, bias=bias
+        )
     if same and s == 1:
-        return [], nn.Conv2d(*sizes, "same", **options)
-    if same and padded % 2 and not mirrored:
-        return [nn.ZeroPad2d((half - 1, half) * 2)], nn.Conv2d(*sizes, **options)
-    return [], nn.Conv2d(*sizes, half, **options)
+        return [], nn.Conv2d(*sizes, "same", bias=bias)
+    padded = ((math.ceil(shape[0] / s) - 1) * s + k - shape[0]) * same
+    half = math.ceil(padded / 2)
+    if padded % 2 and not mirrored:
+        return [nn.ZeroPad2d((half - 1, half) * 2)], nn.Conv2d(*sizes, bias=bias)
+    return [], nn.Conv2d(*sizes, half, bias=bias)
 
 
 class Game:
@@ -120,14 +115,14 @@ class Game:
 
     def __init__(self, g, d, latent_dim, labels, g_adam, d_adam, lean=False,
                  channels_last=False, bfloat16=False, compiled=False):  # fmt: skip
-        self.g, self.d, self.latent_dim = g, d, latent_dim
         self.real_label, self.fake_label = labels
-        self.lean, self.bfloat16 = lean, bfloat16
+        self.latent_dim, self.lean, self.bfloat16 = latent_dim, lean, bfloat16
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         for net in (g, d):
             net.to(memory_format=self.layout).train()
-            if compiled:
-                net.compile(dynamic=False)
+        if compiled:  # net.compile() would leave an nn.Sequential as it is
+            g, d = (torch.compile(net, dynamic=False) for net in (g, d))
+        self.g, self.d = g, d
         self.g_adam = torch.optim.Adam(g.parameters(), **g_adam)
         self.d_adam = torch.optim.Adam(d.parameters(), **d_adam)
 
@@ -160,6 +155,10 @@ class Game:
         adam.zero_grad()
         loss.backward(inputs=list(net.parameters()) if self.lean else None)
         adam.step()
+        return loss.detach()
+
+    def update_g(self, fake):
+        return self.update(self.g, self.g_adam, self.loss(fake, self.real_label))
 
 
 class PokemonGAN(Game):
@@ -185,12 +184,8 @@ class GrayscaleGAN(Game):
         """D on real pictures and fakes of predict(), then G on fresh z."""
         real, fake = self.real(images), self.predict(self.sample_z(len(images)))
         d_loss = self.loss(real, self.real_label) + self.loss(fake, self.fake_label)
-        d_loss = d_loss / 2
-        self.update(self.d, self.d_adam, d_loss)
-        fake = self.run(self.g, self.sample_z(len(images)))
-        g_loss = self.loss(fake, self.real_label)
-        self.update(self.g, self.g_adam, g_loss)
-        return d_loss, g_loss
+        d_loss = self.update(self.d, self.d_adam, d_loss / 2)
+        return d_loss, self.update_g(self.run(self.g, self.sample_z(len(images))))
 
 
 class ShoeGAN(Game):
@@ -199,32 +194,24 @@ class ShoeGAN(Game):
         real, fake = self.real(images), self.run(self.g, self.sample_z(len(images)))
         d_loss = self.loss(real, self.real_label)
         d_loss = d_loss + self.loss(fake.detach(), self.fake_label)
-        self.update(self.d, self.d_adam, d_loss)
-        g_loss = self.loss(fake, self.real_label)
-        self.update(self.g, self.g_adam, g_loss)
-        return d_loss, g_loss
+        return self.update(self.d, self.d_adam, d_loss), self.update_g(fake)
 
 
 class DCGAN(Game):
-    mirrored = uniform = True
-    fresh_z = 0
+    mirrored, uniform, fresh_z = True, True, 0
 
     def step(self, images):
         """D on real pictures, D on fakes of predict(), G on the same z or on others."""
         real, z = self.real(images), self.sample_z(len(images))
-        real_loss = self.loss(real, self.real_label)
-        self.update(self.d, self.d_adam, real_loss)
-        fake_loss = self.loss(self.predict(z), self.fake_label)
-        self.update(self.d, self.d_adam, fake_loss)
+        fake = self.predict(z)
+        d_loss = self.update(self.d, self.d_adam, self.loss(real, self.real_label))
+        d_loss += self.update(self.d, self.d_adam, self.loss(fake, self.fake_label))
         z = self.sample_z(self.fresh_z * len(z)) if self.fresh_z else z
-        g_loss = self.loss(self.run(self.g, z), self.real_label)
-        self.update(self.g, self.g_adam, g_loss)
-        return real_loss + fake_loss, g_loss
+        return d_loss, self.update_g(self.run(self.g, z))
 
 
 class DCGAN256(DCGAN):
-    mirrored = False
-    fresh_z = 2
+    mirrored, fresh_z = False, 2  # twice as many
 
     def real(self, images):
         x = (images.float() / 255).contiguous(memory_format=self.layout)
