@@ -9,7 +9,6 @@ filled up to 256×256 with their background.
 
     python dcgan256.py --images ./images    # 500,000 steps, as the source: for a GPU
     python dcgan256.py --images ./images --steps 10000 --fast
-    python dcgan256.py --images ./photos --fit crop
 
 Four things set the source apart from GAN256: 4×4 kernels, not 3×3, in G's first two
 Conv2D; 256 filters, not 512, in G's first layer; flipped labels (real is 0, generated
@@ -232,15 +231,16 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source:
 #
-# - [D1] Pictures are drawn at random, each with a random mirror. The source draws 8
-#   neighbouring files, the mirrored ones beside the originals.
-# - [D2] Adam goes on for the whole run. The source recompiles every 5,000 steps, and
-#   loses Adam's moments.
+# - [D1] Pictures are drawn at random, with replacement, each with a random mirror.
+#   The source takes 8 neighbours from a list in which each picture is followed by its
+#   mirror.
+# - [D2] One Adam runs to the end; the source loses its moments every 5,000 steps.
 # - [D3] In G's step only G's weights are updated. The source trains both, then puts
 #   D's back, with its moving averages, which here move on and are never used.
 # - [D4] Sheets show the same z every time; the source's show new ones.
-# - [D5] Weights are saved with every sheet, and only the last are kept. The source
-#   saves them every 500 steps, and keeps a file for each 1,000, to choose from later.
+# - [D5] Checkpoints come with every sheet, and only the last is kept. The source
+#   saves every 500 steps, and keeps a file for each 1,000. Padding is white unless
+#   --background says otherwise.
 #
 # Oddities kept:
 #

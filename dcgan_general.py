@@ -9,7 +9,7 @@ Data: a folder of pictures; the source used the sea pictures of the Intel image 
     python dcgan_general.py --images ./sea --depth 4
     python dcgan_general.py --images ./faces --img-size 200 180 3 --depth 5
 
-or, with the source's parameters, from Python:
+or, with the source's constructor parameters, by name:
 
     gan = DCGAN(save_path="runs/faces", img_size=(200, 180, 3), depth=5)
     gan.train("./faces", epochs=3000)
@@ -120,8 +120,7 @@ def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment
 class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
-    The parameters are those of the source, D's learning rate and seed. optimizer is
-    G's, a name of Keras' or an object.
+    Parameters as in the source, d_learning_rate and seed; optimizer is G's.
     """
 
     def __init__(
@@ -228,7 +227,7 @@ def main(argv=None):
     parser = Parser("dcgan_general", about, batch_size=BATCH_SIZE, length=length)
 
     def add(name, default, kind, text, nargs=None):
-        text += f" (default: {str(default).strip('()')})"
+        text += f" (default: {str(default).strip('()').replace(',', '')})"
         parser.add_argument(name, type=kind, nargs=nargs, default=default, help=text)
 
     whole, rate = number(1, 4096), number(1e-9, 1, float)
@@ -268,9 +267,9 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source:
 #
-# - [D1] Any height and width, cropped unevenly where the difference is odd; where the
-#   source's start size is too small (large kernels, stride 1), the smallest that
-#   does. The source takes the height for both, and crops evenly.
+# - [D1] Any height and width, cropped unevenly where needed, from the smallest start
+#   that does, up to 8 times the side; 1 or 3 channels. The source takes the height
+#   for both, crops evenly, and draws 3 channels.
 # - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
 #   draws new ones for each, from a normal distribution.
 # - [D3] Pictures are scaled to [-1, 1], as G's tanh. The source shows D raw 0 to 255.
@@ -285,6 +284,7 @@ if __name__ == "__main__":
 #
 # - [K1] In D's step G runs in inference mode (moving averages, no dropout).
 # - [K2] G is trained on the very z whose pictures D has just learned to tell.
-# - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README's
-#   runs had 2e-4 for both.
-# - [K4] In G's step D, though frozen, normalizes with the statistics of the batch.
+# - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README names
+#   2e-4 for both, and advises a ratio.
+# - [K4] In G's step D, though frozen, is in training mode: batch statistics and
+#   dropout.

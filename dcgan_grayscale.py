@@ -210,8 +210,8 @@ if __name__ == "__main__":
 # - [D1] In D's step G runs in inference mode (moving averages). The source's loop is
 #   not published; code of its kind makes D's fakes with predict().
 # - [D2] z is standard normal, and pictures are scaled to [-1, 1], as G's tanh.
-# - [D3] Real and fake pictures pass D one after the other; their losses are averaged:
-#   the same as one batch of 64, as D has no batch normalization.
+# - [D3] One update of D on both halves, losses averaged: an assumption, the same as
+#   one batch of 64, as D has no batch normalization.
 # - [D4] Pictures of other proportions are padded. Height and width may differ.
 # - [D5] Batches come from shuffled passes; the source's are "sampled".
 # - [D6] A sheet every 500 steps; 16,000 steps for pictures of your own.

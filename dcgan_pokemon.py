@@ -7,7 +7,7 @@ Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
     python dcgan_pokemon.py --images ./pokemon    # 10,000 epochs
     python dcgan_pokemon.py --images ./pokemon --epochs 100
-    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1    # as the source
+    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1    # one, as there
 
 This follows the source's code where its README says otherwise. [D1] ... are deviations
 and [K1] ... oddities that were kept; they are listed at the end.
@@ -84,7 +84,7 @@ class PokemonGAN(keras.Model):
         self.discriminator = build_discriminator()
         self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)  # [D1]
         self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
-        self.bce = keras.losses.BinaryCrossentropy(from_logits=True)  # [K2]
+        self.bce = keras.losses.BinaryCrossentropy(from_logits=True)  # [D5]
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"
         self.means = [keras.metrics.Mean(name=name) for name in names]
@@ -118,8 +118,8 @@ class PokemonGAN(keras.Model):
         g_variables = self.generator.trainable_variables
         d_gradients = tape.gradient(d_loss, d_variables)
         g_gradients = tape.gradient(g_loss, g_variables)
-        self.d_optimizer.apply(d_gradients, d_variables)
         self.g_optimizer.apply(g_gradients, g_variables)
+        self.d_optimizer.apply(d_gradients, d_variables)
 
         # 3. Bookkeeping.
         values = d_loss, g_loss, tf.sigmoid(real_logits), tf.sigmoid(fake_logits)
@@ -159,20 +159,21 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source:
 #
-# - [D1] Two equal Adam optimizers; the source shares one, which Keras 3 does not
-#   allow. The shared one counts two iterations a step, so its bias correction runs
-#   ahead: its rate is up to 1.41 times ours at the start, 1.13 times at step 1,300.
+# - [D1] Two equal Adam optimizers, so that each counts its own steps. The source
+#   shares one, which counts two a step: its rate is up to 1.41 times ours in the
+#   first 20 steps, 1.13 times at step 1,300.
 # - [D2] 64 real pictures a step, shuffled; the source shows D one, in the order of
 #   the files, against 64 fakes. So an epoch of 819 pictures is 13 updates here and
-#   819 there: compare equal numbers of updates. `--real-batch-size 1` makes them
-#   equal.
+#   819 there, and 10,000 epochs are 130,000 updates, there 8.19 million: compare
+#   equal numbers of updates. `--real-batch-size 1` makes them equal.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily blue".
 # - [D4] Pictures are shrunk with antialiasing, and padded to a square, not stretched.
+# - [D5] One sigmoid. The source asks for a loss from logits but passes D's sigmoid
+#   output; Keras of the day very likely used the logits behind it, so the sigmoid was
+#   applied once, as here.
 #
 # Oddities kept:
 #
 # - [K1] LeakyReLU slope 0.3, Keras' default when the source ran; its README says
 #   0.01.
-# - [K2] One sigmoid, though the source's code asks for a loss from logits on top of
-#   D's sigmoid: Keras of the time very likely took the logits behind that, as we do.

@@ -30,7 +30,7 @@ from keras import layers
 IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 64
-# DCGAN sec. 4: with Adam's usual beta_1 of 0.9 training oscillates; epsilon: PyTorch's.
+# DCGAN sec. 4: with Adam's usual beta_1 of 0.9 training oscillates; PyTorch's epsilon.
 ADAM = {"learning_rate": 2e-4, "beta_1": 0.5, "epsilon": 1e-8}
 WEIGHT_DECAY = 1e-4
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
@@ -234,14 +234,16 @@ if __name__ == "__main__":
 # Deviations from the source:
 #
 # - [D1] The running variance of batch normalization, which only sheets and the saved
-#   generator use, is the biased one; PyTorch's is unbiased.
+#   generator use, is the biased one; Adam's epsilon is added before the bias
+#   correction. PyTorch does both otherwise.
 # - [D2] Sheets show the same z every time, in inference mode, at their true contrast.
 #   The source draws new z in training mode, and stretches the contrast.
 # - [D3] Pictures are shrunk and then padded with white; the source pads first.
 #
 # Oddities kept:
 #
-# - [K1] The smoothed label 0.9 is also G's target.
+# - [K1] The smoothed label 0.9 is also G's target, and G maximizes log D in all four
+#   experiments; the README says so for the second only.
 # - [K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1.
 # - [K3] Weight decay is L2 on every parameter, batch normalization's included, in all
 #   four experiments; the source's README does not mention it for the first.
