@@ -8,7 +8,7 @@ Layers, weights, moving averages and random states stay those of the networks, w
 are saved as plain Keras. What does not fit is computed as it is.
 
 It doubles the speed of dcgan256, where a step is memory traffic and random numbers,
-and gives little in the others: docs/speed.md has the numbers.
+and gives little in the others: docs/speed.md says what was measured.
 """
 
 import contextlib

@@ -371,7 +371,7 @@ def sheet(images, columns) -> np.ndarray:
 
 
 def write(file, save, *args):
-    """Call save(temporary file, *args); the result replaces file once it is whole."""
+    """Call save(temporary, *args) and replace file; InputError if it cannot be."""
     temporary = file.with_name(f".unfinished-{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
