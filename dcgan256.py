@@ -202,7 +202,7 @@ class DCGAN256(keras.Model):
 
 
 # %% Command line
-@plain_errors
+@plain_errors()
 def main(argv=None):
     about, length = "DCGAN for pictures of 256×256.", f"{STEPS:,} steps"
     parser = Parser("dcgan256", about, batch_size=BATCH_SIZE, length=length)

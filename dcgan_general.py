@@ -221,7 +221,7 @@ class DCGAN(keras.Model):
 
 
 # %% Command line
-@plain_errors
+@plain_errors()
 def main(argv=None):
     about, length = "DCGAN of any size, depth, kernel and stride.", f"{EPOCHS:,}"
     parser = Parser("dcgan_general", about, batch_size=BATCH_SIZE, length=length)

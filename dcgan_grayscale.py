@@ -173,7 +173,7 @@ def download(dataset):
         ) from None
 
 
-@plain_errors
+@plain_errors()
 def main(argv=None):
     about = "DCGAN for MNIST and its kin, or any pictures made gray."
     length = "16,000 steps, fashion_mnist 9,000"

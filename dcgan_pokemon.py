@@ -129,7 +129,7 @@ class PokemonGAN(keras.Model):
 
 
 # %% Command line
-@plain_errors
+@plain_errors()
 def main(argv=None):
     about, length = "DCGAN on Pokémon, or any pictures, at 64×64.", f"{EPOCHS:,}"
     parser = Parser("dcgan_pokemon", about, batch_size=BATCH_SIZE, length=length)

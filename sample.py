@@ -9,11 +9,10 @@ folder of the run. With the seed of the training, pictures come as in its sheets
 
 import utils  # first: it quiets TensorFlow's start
 
-import functools
 import json
 import math
+from pathlib import Path
 
-import imageio.v3 as imageio
 import keras
 import numpy as np
 import tensorflow as tf
@@ -65,11 +64,11 @@ def walk(latent, walks, frames, latent_dim, seed) -> np.ndarray:
     return np.float32(z * math.sqrt(latent_dim) / radii)
 
 
-@utils.plain_errors
+@utils.plain_errors()
 def main(argv=None):
     parser = utils.OneLineParser("sample.py", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
+    add("run", type=Path, help="folder of a run, such as runs/shoe_gan")
     add("--count", type=utils.number(), default=64, help="pictures (default: 64)")
     add("--walk", action="store_true", help="also a GIF of a walk through z")
     add("--seed", type=utils.number(0), help="default: that of the training")
@@ -86,8 +85,8 @@ def main(argv=None):
         return utils.draw(generator, z, settings["value_range"])
 
     def save(name, pictures, columns):
-        sheet = utils.sheet(np.stack(pictures), columns)
-        utils.write(folder / name, imageio.imwrite, sheet)
+        picture = utils.sheet(np.stack(pictures), columns)
+        utils.write(folder / name, picture.save)
 
     bar, first = keras.utils.Progbar(args.count, unit_name="picture"), []
     for start in range(0, args.count, size):  # so few at a time in memory
@@ -102,8 +101,8 @@ def main(argv=None):
         side = min(4, max(1, 256 // max(generator.output_shape[1:3])))
         z = walk(latent, side**2, WALK_FRAMES, latent_dim, seed)
         frames = [utils.sheet(draw(one), side) for one in z]
-        film = functools.partial(imageio.imwrite, duration=50, loop=0)
-        utils.write(folder / "walk.gif", film, frames)
+        film = folder / "walk.gif"
+        utils.write(film, lambda file: utils.save_gif(file, frames, 50))
     print(f"done: {args.count:,} pictures{' and walk.gif' * args.walk} in {folder}")
 
 

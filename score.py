@@ -30,6 +30,8 @@ that equal sets are at distance 0.
 
 import utils  # first: it quiets TensorFlow's start
 
+from pathlib import Path
+
 import keras
 import numpy as np
 
@@ -160,12 +162,12 @@ def variety(generated, some_real, real):
     )
 
 
-@utils.plain_errors
+@utils.plain_errors()
 def main(argv=None):
     parser = utils.OneLineParser("score.py", description=__doc__.split("\n")[0])
     add, number = parser.add_argument, utils.number
-    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=utils.path, help="real pictures, .npy (default: those there)")
+    add("run", type=Path, help="folder of a run, such as runs/shoe_gan")
+    add("--images", type=Path, help="real pictures, .npy (default: those there)")
     add("--pictures", type=number(16), default=1024, help="of each (default: 1024)")
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)

@@ -198,7 +198,7 @@ class ShoeGAN(keras.Model):
 
 
 # %% Command line
-@plain_errors
+@plain_errors()
 def main(argv=None):
     about = "DCGAN with label smoothing and a freezing discriminator, 64×64."
     length = "that of the experiment"

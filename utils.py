@@ -8,7 +8,6 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
-import functools
 import gzip
 import itertools
 import json
@@ -20,7 +19,6 @@ import time
 import zlib
 from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
@@ -52,32 +50,29 @@ with quiet():
 if keras.backend.backend() != "tensorflow":
     raise SystemExit(f"Keras runs on {keras.backend.backend()} here: restart Python")
 NOTEBOOK = "ipykernel" in sys.modules
-SHOWS_BARS = NOTEBOOK or sys.stdout.isatty()
-KEEP_SECONDS = 600  # at most, from one keeping of a run's results to the next
+KEEP_SECONDS = 600  # at most, from one checkpoint and film to the next
+BAR_SECONDS = 0.05 if NOTEBOOK or sys.stdout.isatty() else 10  # 10 in a log file
 
 
 class InputError(Exception):
     """Something the user gave cannot be used; one line says what to do."""
 
 
-def plain_errors(main):
-    """Decorator: what a user can fix ends in one line on stderr and exit status 2."""
-
-    @functools.wraps(main)
-    def wrapper(argv=None):
-        try:
-            return main(argv)
-        except InputError as error:
-            message = "error: " + " ".join(str(error).split())
-        except (MemoryError, tf.errors.ResourceExhaustedError):
-            message = "error: out of memory: try a smaller --batch-size"
-        except KeyboardInterrupt:
-            message = "stopped"
-        print(message, file=sys.stderr)
-        if not NOTEBOOK:  # which would make a warning of it
-            raise SystemExit(2)
-
-    return wrapper
+@contextlib.contextmanager
+def plain_errors():
+    """As a decorator: what a user can fix ends in one line and exit status 2."""
+    try:
+        yield
+        return
+    except InputError as error:
+        message = f"error: {error}"
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        message = "error: out of memory: try a smaller --batch-size"
+    except KeyboardInterrupt:
+        message = "stopped"
+    print(*message.split(), file=sys.stderr)
+    if not NOTEBOOK:  # which would make a warning of it
+        raise SystemExit(2)
 
 
 def number(low=1, high=2**31 - 1, kind=int):
@@ -90,13 +85,6 @@ def number(low=1, high=2**31 - 1, kind=int):
 
     convert.__name__ = kind.__name__  # argparse shows it: "invalid int value"
     return convert
-
-
-def path(text):
-    """An argparse type: a path. An empty one would mean the current folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the path is empty")
-    return Path(os.path.expanduser(text))
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -117,27 +105,23 @@ class Parser(OneLineParser):
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        out, default = Path("runs", name), " (default: %(default)s)"
-        # fmt: off
+        path, default = os.path.expanduser, "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
-        add("--fit", choices=["pad", "crop"], default="pad", help="pictures" + default)
-        add("--background", type=ImageColor.getrgb, default="white", help=default[1:])
-        add("--out", type=path, default=out, help="folder for the results" + default)
+        add("--fit", choices=["pad", "crop"], default="pad", help=default)
+        add("--background", type=ImageColor.getrgb, default="white", help=default)
+        add("--out", type=path, default=f"runs/{name}", help=default)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
-        add("--batch-size", type=number(), default=batch_size, help=default[1:])
-        add("--seed", type=number(0), default=0, help="same seed, same run" + default)
+        add("--batch-size", type=number(), default=batch_size, help=default)
+        add("--seed", type=number(0), default=0, help=default)
         add("--bfloat16", action="store_true", help="mixed precision")
         add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")
-        # fmt: on
 
     def parse_args(self, argv=None):
         """Parse argv, set the precision, and seed all that is random."""
         args = super().parse_args(argv)
-        args.script = self.prog
-        keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
-        keras.config.set_image_data_format("channels_last")
+        args.out, args.script = Path(args.out), self.prog
         keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
         keras.utils.set_random_seed(args.seed)
         return args
@@ -158,79 +142,72 @@ def load_images(args, shape, source=None) -> np.ndarray:
         uint8 array (N, *shape), N at least 1; a folder's in the order of its paths.
     """
     source = args.images if source is None else source
-    target, value_range, left_out = args.out / "images.npy", (0, 255), []
+    target, left_out = args.out / "images.npy", {}
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
-        items = range(2000)
-    elif isinstance(source, (str, Path)) and Path(source).is_dir():
-        items = find_files(source)
+        source = np.stack([draw_toy((args.seed, i)) for i in range(2000)])
+    if isinstance(source, (str, Path)) and os.path.isdir(source):
+        items, value_range = find_files(source), None
     else:
         items, value_range = read_array(source)
         if (items.dtype, items.shape[1:], value_range) == (np.uint8, shape, (0, 255)):
             if not isinstance(items, np.memmap):
-                write(target, np.save, items)
+                write(target, lambda file: np.save(file, items))
             return items
 
-    def read(item):  # to pixels, or to a str, the reason why there are none
+    def read(item):
+        if value_range:
+            picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
+            return fit_picture(picture, shape, args.fit, args.background)
         try:
-            if source is None:
-                picture = draw_toy((args.seed, item))
-            elif isinstance(item, Path):
-                picture = open_picture(item, max(shape[:2]))
-            else:
-                pixels = to_uint8(item, value_range)
-                picture = Image.fromarray(sheet(pixels[np.newaxis], 1))
+            picture = open_picture(item, max(shape[:2]))
             return fit_picture(picture, shape, args.fit, args.background)
         except Exception as error:  # Pillow raises of every kind on broken files
-            return " ".join(f"{item}: {error or type(error).__name__}".split())
+            left_out[item] = error or type(error).__name__
+            return b""
 
     def decode(file):
         header = {"descr": "|u1", "fortran_order": False, "shape": (2**31, *shape)}
-        bar = keras.utils.Progbar(len(items), unit_name="picture")
+        bar = keras.utils.Progbar(len(items), interval=BAR_SECONDS, unit_name="picture")
         pool = concurrent.futures.ThreadPoolExecutor()
         with open(file, "wb") as out, quiet(), pool:
             np.lib.format.write_array_header_1_0(out, header)
-            for i, pixels in enumerate(pool.map(read, items)):
-                if isinstance(pixels, str):
-                    left_out.append((items[i], pixels))
-                else:
-                    out.write(pixels)
-                if SHOWS_BARS:
-                    bar.update(i + 1)
+            for i, pixels in enumerate(pool.map(read, items), 1):
+                out.write(pixels)
+                bar.update(i)
+            out.seek(0)  # the header has room for any count
             header["shape"] = (len(items) - len(left_out), *shape)
-            out.seek(0)  # a header has room for any count
             np.lib.format.write_array_header_1_0(out, header)
         if len(items) == len(left_out):
-            reason = left_out[0][1] if left_out else "no files"
+            reason = ": ".join(map(str, min(left_out.items(), default=["no files"])))
             raise InputError(f"no pictures in {source}: {reason}")
 
     write(target, decode)
     if left_out:
-        file, reasons = args.out / "left_out.txt", [reason for _, reason in left_out]
-        write(file, Path.write_text, "\n".join(reasons), "utf-8", "backslashreplace")
-        kinds = collections.Counter(kind_of(item) for item, _ in left_out)
-        counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(9))
-        print(f"left out  {counts}: see {file}")
+        lines = "".join(f"{file}: {why}\n" for file, why in sorted(left_out.items()))
+        encoded = lines.encode("utf-8", "backslashreplace")
+        write(args.out / "left_out.txt", lambda file: file.write_bytes(encoded))
+        kinds = collections.Counter(map(kind_of, left_out)).most_common(9)
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
+        print(f"left out  {counts}: see {args.out / 'left_out.txt'}")
     return np.load(target, mmap_mode="r")
 
 
 def find_files(folder) -> list[Path]:
-    """Sorted paths of the files in a folder and below, but for those of runs.
+    """Sorted paths of the files in a folder and below, but for hidden ones and runs'.
 
-    Links are followed, each folder is entered once. Hidden ones are left out, and what
-    network disks keep in folders with @, # or $ in front.
+    Links are followed, each folder is entered once. Folders named @, # or $ something
+    hold thumbnails and recycle bins. One that cannot be entered is listed as a file.
     """
     found, seen = [], set()
-
-    def closed(error):  # a folder without access: a path that cannot be read
-        found.append(Path(error.filename))
-
+    closed = lambda error: found.append(Path(error.filename))  # noqa: E731
     for root, folders, names in os.walk(folder, followlinks=True, onerror=closed):
-        here, run = os.path.realpath(root), "settings.json" in names
-        done = here in seen or (run and "samples" in folders)
+        run, here = "settings.json" in names, os.path.realpath(root)
+        if here in seen or (run and "samples" in folders):
+            names = folders[:] = []
         seen.add(here)
-        folders[:] = sorted(n for n in folders if n[0] not in ".@#$" and not done)
-        found += [Path(root, name) for name in names if name[0] != "." and not done]
+        folders[:] = [name for name in folders if name[0] not in ".@#$"]
+        found += [Path(root, name) for name in names if name[0] != "."]
     return sorted(found)
 
 
@@ -287,7 +264,7 @@ def read_array(source):
     try:
         array = np.asanyarray(load_file(source) if given else source)
     except FileNotFoundError:
-        raise InputError(f"{source}: no such file or folder") from None
+        raise InputError(f'no such file or folder: "{source}"') from None
     except Exception:  # numpy, too, raises of every kind
         hint = "no folder, and no whole .npy, .npz or IDX file of pictures"
         raise InputError(f"{source if given else 'the list'} is {hint}") from None
@@ -333,20 +310,18 @@ def load_file(file) -> np.ndarray:
         with contextlib.suppress(ValueError):  # a pickled object stays closed
             arrays.append(loaded[name])
     sets = [array for array in arrays if is_pictures(array)]
-    singles = [array for array in arrays if array.ndim > 1]
-    return max(sets, key=np.size) if sets else np.stack(singles)
+    return max(sets, key=np.size) if sets else np.stack(arrays)
 
 
-def draw_toy(seed) -> Image.Image:
-    """A triangle, square or circle, 64×64, in any colour, with grain, as of film."""
+def draw_toy(seed) -> np.ndarray:
+    """A triangle, square or circle, uint8 (64, 64, 3), of any colour, with grain."""
     rng = np.random.default_rng(seed)
     back, fore = (f"hsl({rng.integers(360)}, {n}%)" for n in ("40%, 85", "70%, 50"))
     circle, corners = rng.uniform((28, 28, 18), (36, 36, 27)), rng.choice([3, 4, 60])
-    picture = Image.new("RGB", (64, 64), back)
-    turn = rng.uniform(-15, 15)
+    picture, turn = Image.new("RGB", (64, 64), back), rng.uniform(-15, 15)
     ImageDraw.Draw(picture).regular_polygon((*circle,), int(corners), turn, fore)
     grain = rng.normal(0, 12, (64, 64, 3))  # flat colours make it too easy for D
-    return Image.fromarray(np.uint8(np.clip(picture + grain, 0, 255)))
+    return np.uint8(np.clip(picture + grain, 0, 255))
 
 
 def draw(generator, z, value_range) -> np.ndarray:
@@ -362,20 +337,26 @@ def to_uint8(values, value_range) -> np.ndarray:
     return np.uint8(np.rint(255 * np.clip(share, 0, 1)))
 
 
-def sheet(images, columns) -> np.ndarray:
+def sheet(images, columns) -> Image.Image:
     """Lay uint8 pictures (N, H, W, C) out in rows, white where there are none."""
     blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
     rows = np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
     pixels = np.vstack([np.hstack(row) for row in rows])
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
-def write(file, save, *args):
-    """Call save(temporary, *args) and replace file; InputError if it cannot be."""
+def save_gif(file, frames, milliseconds):
+    """Write Pillow pictures as a film that repeats."""
+    options = {"append_images": frames[1:], "duration": milliseconds, "loop": 0}
+    frames[0].save(file, save_all=True, **options)
+
+
+def write(file, save):
+    """Call save(temporary), then rename that to file; InputError if it cannot be."""
     temporary = file.with_name(f".unfinished-{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary, *args)
+        save(temporary)
         os.replace(temporary, file)
     except OSError as error:
         hint = f"{error.strerror or error}; fix this and rerun"
@@ -394,15 +375,14 @@ def batches(images, batch_size, seed, start=0, uniform=False):
     Every epoch is a new shuffle of all pictures, its last batch smaller where they do
     not divide. With uniform, every batch is drawn from all pictures, with replacement.
     """
-    steps = math.ceil(len(images) / batch_size)
+    n, steps = len(images), math.ceil(len(images) / batch_size)
     for epoch in itertools.count(start // steps):
         rng = np.random.default_rng((seed, epoch))
-        if uniform:
-            order = rng.integers(len(images), size=steps * batch_size)
-        else:
-            order = rng.permutation(len(images))
+        drawn = (
+            rng.integers(n, size=steps * batch_size) if uniform else rng.permutation(n)
+        )
         for step in range(max(start - epoch * steps, 0), steps):
-            yield images[order[step * batch_size : (step + 1) * batch_size]]
+            yield images[drawn[step * batch_size : (step + 1) * batch_size]]
 
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
@@ -434,8 +414,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         tf.config.experimental.enable_op_determinism()
     gan.g_optimizer.build(gan.generator.trainable_variables)
     gan.d_optimizer.build(gan.discriminator.trainable_variables)
-    variables = [*gan.variables, *gan.g_optimizer.variables, *gan.d_optimizer.variables]
-    variables += [v for metric in gan.metrics for v in metric.variables]
+    parts = gan, gan.g_optimizer, gan.d_optimizer, *gan.metrics
+    variables = [variable for part in parts for variable in part.variables]
 
     free = {"images", "dataset", "out", "epochs", "steps", "fresh"}
     settings = {name: value for name, value in vars(args).items() if name not in free}
@@ -451,47 +431,50 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
         return early or step % sample_every == 0
 
-    start, rows, checkpoint = 0, [], out / "checkpoint.npz"
+    start, rows, samples = 0, [], out / "samples"
     if args.fresh:
-        checkpoint.unlink(missing_ok=True)
-    if checkpoint.exists():
-        start, rows = restore(checkpoint, settings, variables)
+        (out / "checkpoint.npz").unlink(missing_ok=True)
+    if (out / "checkpoint.npz").exists():
+        start, rows = restore(out / "checkpoint.npz", settings, variables)
         if start >= total:
             return print(f"finished already, at step {start:,}: extend it with --steps")
         rows = [row for row in rows if wants_row(row[1])]  # but not of an early end
-    for old in (out / "samples").glob("step_*.png"):
+    for old in samples.glob("step_*.png"):
         if int(old.stem[5:]) > start or not wants_sheet(int(old.stem[5:])):
             old.unlink()
 
     def save_sheet(step):
-        file = out / "samples" / f"step_{step:07}.png"
-        pictures = draw(gan.generator, z, value_range)
-        write(file, imageio.imwrite, sheet(pictures, sheet_size[1]))
+        picture = sheet(draw(gan.generator, z, value_range), sheet_size[1])
+        write(samples / f"step_{step:07}.png", picture.save)
         if NOTEBOOK:
-            newest.update(display.Image(filename=file))
+            newest.update(picture)
 
-    def save_checkpoint(step, arrays):
+    def save_state(step, values):
         more = {"step": step, "rows": rows, "settings": json.dumps(settings)}
-        write(checkpoint, lambda file: np.savez(file, *arrays, **more))
+        write(out / "checkpoint.npz", lambda file: np.savez(file, *values, **more))
+        write(out / "generator.keras", gan.generator.save)
         table = [["epoch", "step", *logs], *([f"{n:.6g}" for n in row] for row in rows)]
         lines = "".join(",".join(row) + "\n" for row in table)
-        write(out / "losses.csv", Path.write_text, lines)
+        write(out / "losses.csv", lambda file: file.write_text(lines))
 
     print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; see {out}")
-    write(out / "settings.json", Path.write_text, json.dumps(settings, indent=2))
+    text = json.dumps(settings, indent=2)
+    write(out / "settings.json", lambda file: file.write_text(text))
     z = gan.sample_z(math.prod(sheet_size), args.seed)
     if NOTEBOOK:
         from IPython import display
 
         newest = display.display(display.Pretty(""), display_id=True)
     if start == 0:
-        write(out / "real.png", imageio.imwrite, sheet(images[:64], 8))
+        write(out / "real.png", sheet(images[:64], 8).save)
         save_sheet(0)
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
     train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
     stream = batches(images, batch_size, args.seed, start, uniform)
     names = [metric.name for metric in gan.metrics]
-    bar = keras.utils.Progbar(total - start, stateful_metrics=names)
+    bar = keras.utils.Progbar(
+        total - start, interval=BAR_SECONDS, stateful_metrics=names
+    )
     due = time.monotonic() + KEEP_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
         for step in range(start + 1, total + 1):
@@ -513,17 +496,12 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if ends or wants_sheet(step):
                 save_sheet(step)
-            if late:
-                write(out / "training.gif", save_gif, out / "samples")
-                write(out / "generator.keras", gan.generator.save)
-                due = time.monotonic() + KEEP_SECONDS
             if keeps:
-                save_checkpoint(step, values)
-            if SHOWS_BARS:
-                bar.update(step - start, logs.items(), finalize=ends)
-            elif ends or step % per_epoch == 0:
-                means = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-                print(f"step {step:,} of {total:,}  {means}", flush=True)
+                save_state(step, values)
+            if late:
+                write(out / "training.gif", lambda file: save_film(file, samples))
+                due = time.monotonic() + KEEP_SECONDS
+            bar.update(step - start, logs.items(), finalize=ends)
             if ends:
                 break
     print("done" if step == total else "stopped: the same command goes on from here")
@@ -553,25 +531,22 @@ def restore(file, settings, variables):
 @contextlib.contextmanager
 def first_ctrl_c():
     """Yield a list that the first Ctrl-C fills; a second one interrupts at once."""
-    pressed, before = [], signal.getsignal(signal.SIGINT)
+    pressed = []
 
-    def handle(handler):
-        with contextlib.suppress(ValueError):  # only the main thread gets signals
-            signal.signal(signal.SIGINT, handler)
+    def press(*_):
+        pressed.append(signal.signal(signal.SIGINT, before))
 
-    handle(lambda *_: pressed.append(True) or handle(before))
+    before = signal.signal(signal.SIGINT, press)
     try:
         yield pressed
     finally:
-        handle(before)
+        signal.signal(signal.SIGINT, before)
 
 
-def save_gif(file, folder):
-    """Write the sheets in a folder, 60 of them at most, as a film of 512 pixels."""
+def save_film(file, folder):
+    """Write the sheets in a folder, 60 of them at most, as a GIF of 512 pixels."""
     sheets, frames = sorted(folder.glob("step_*.png")), []
     for i in np.unique(np.linspace(0, len(sheets) - 1, 60).round().astype(int)):
         frames.append(Image.open(sheets[i]).convert("RGB"))
         frames[-1].thumbnail((512, 512))
-    times = [150] * len(frames[1:]) + [1500]
-    options = {"save_all": True, "append_images": frames[1:], "loop": 0}
-    frames[0].save(file, duration=times, **options)
+    save_gif(file, frames, [150] * len(frames[1:]) + [1500])

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import call
+from PIL import Image
 
 import dcgan_general
 import score
@@ -13,7 +14,7 @@ import utils
 
 
 def toy_images(count, side, seed=0):
-    toys = [utils.draw_toy((seed, i)) for i in range(count)]
+    toys = [Image.fromarray(utils.draw_toy((seed, i))) for i in range(count)]
     return np.stack([utils.fit_picture(toy, (side, side, 3)) for toy in toys])
 
 
