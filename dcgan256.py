@@ -164,7 +164,7 @@ class DCGAN256(keras.Model):
         return tf.where(chance < 0.5, tf.reverse(images, [2]), images)
 
     def update_d(self, images, label):
-        """One update of D on one kind of pictures; gives loss and logits."""
+        """One update of D on one kind of pictures; returns loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.discriminator(images, training=True)
@@ -180,7 +180,7 @@ class DCGAN256(keras.Model):
         # one update, then log D(G(z)) in another.
         d_loss_real, real_logits = self.update_d(real, REAL_LABEL)
         z = self.sample_z(n, self.seed_generator)
-        fake = self.generator(z, training=False)  # [K2]
+        fake = self.generator(z, training=False)  # [K2] [D7]
         d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
 
         # 2. G: maximize log(1 - D(G(z))), be taken for real, on twice as many new z.
@@ -213,7 +213,7 @@ def main(argv=None):
         args.steps = STEPS
     train(
         DCGAN256(args.seed),
-        load_images(args, IMAGE_SHAPE),
+        load_images(args, IMAGE_SHAPE),  # [D6]
         args,
         batch_size=args.batch_size // 2,
         sheet_size=SHEET,  # [D4]
@@ -229,18 +229,18 @@ if __name__ == "__main__":
     main()
 
 # %% [markdown]
-# Deviations from the source:
+# Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] Pictures are drawn at random, with replacement, each with a random mirror.
-#   The source takes 8 neighbours from a list in which each picture is followed by its
-#   mirror.
+# - [D1] Pictures are drawn with replacement, about half of them mirrored. The source
+#   takes 8 neighbours from a list in which its mirror follows each picture.
 # - [D2] One Adam runs to the end; the source loses its moments every 5,000 steps.
 # - [D3] In G's step only G's weights are updated. The source trains both, then puts
 #   D's back, with its moving averages, which here move on and are never used.
 # - [D4] Sheets show the same z every time; the source's show new ones.
-# - [D5] Checkpoints come with every sheet, and only the last is kept. The source
-#   saves every 500 steps, and keeps a file for each 1,000. Padding is white unless
-#   --background says otherwise.
+# - [D5] Only the last checkpoint is kept; the source keeps one for each 1,000 steps.
+# - [D6] Padding is white, or --background; the source's continues the picture.
+# - [D7] Keras 2 corrects moving averages for their start, and the variance for its
+#   bias; Keras 3 does neither.
 #
 # Oddities kept:
 #

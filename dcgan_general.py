@@ -84,12 +84,11 @@ def build_generator(
             layers.BatchNormalization(momentum=BN_MOMENTUM),
             layers.ReLU(),
         ]
-    channels = img_size[2]
     rows = height * stride[0] ** depth - img_size[0]  # too many of them
     columns = width * stride[1] ** depth - img_size[1]
     crop = (rows // 2, -(-rows // 2)), (columns // 2, -(-columns // 2))  # [D1]
     network += [
-        layers.Conv2DTranspose(channels, kernel_size, stride, "same"),
+        layers.Conv2DTranspose(img_size[2], kernel_size, stride, "same"),
         # (B, 152, 152, 3)
         layers.Cropping2D(crop),  # (B, 150, 150, 3)
         layers.Activation("tanh", dtype="float32"),  # also under --bfloat16
@@ -170,7 +169,7 @@ class DCGAN(keras.Model):
         return keras.random.uniform((n, self.input_size), -1, 1, seed=seed)  # [D2]
 
     def update_d(self, images, label):
-        """One update of D on one kind of pictures; gives loss and logits."""
+        """One update of D on one kind of pictures; returns loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.discriminator(images, training=True)
@@ -183,7 +182,7 @@ class DCGAN(keras.Model):
         z = self.sample_z(tf.shape(real)[0], self.seed_generator)
 
         # 1. D: maximize log D(x), one update, then log(1 - D(G(z))), another.
-        fake = self.generator(z, training=False)  # [K1]
+        fake = self.generator(z, training=False)  # [K1] [D7]
         d_loss_real, real_logits = self.update_d(real, 1.0)
         d_loss_fake, fake_logits = self.update_d(fake, 0.0)
 
@@ -265,20 +264,22 @@ if __name__ == "__main__":
     main()
 
 # %% [markdown]
-# Deviations from the source:
+# Deviations from the source (README.md names those that all scripts share):
 #
 # - [D1] Any height and width, cropped unevenly where needed, from the smallest start
 #   that does, up to 8 times the side; 1 or 3 channels. The source takes the height
 #   for both, crops evenly, and draws 3 channels.
 # - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
 #   draws new ones for each, from a normal distribution.
-# - [D3] Pictures are scaled to [-1, 1], as G's tanh. The source shows D raw 0 to 255.
-# - [D4] An epoch is one pass over the shuffled pictures, its last batch smaller, and
-#   there is a sheet every 10 epochs. In the source it is ⌊N / batch⌋ batches, each
-#   drawn from all pictures, and a sheet comes whenever save_interval divides the step
-#   in the epoch.
-# - [D5] The loss of D is the sum of its two terms; the source shows half of it.
+# - [D3] Pictures are scaled to [-1, 1]; 0 to 255 there, which makes G's so pale.
+# - [D4] An epoch is one shuffled pass, its last batch smaller, with a sheet after every
+#   10. The source's is ⌊N / batch⌋ batches, each drawn from all pictures, with a sheet
+#   whenever save_interval divides the step in the epoch.
+# - [D5] Losses are means over the epoch, D's the sum of its two terms. The source
+#   shows the last ones of the epoch, and half of D's.
 # - [D6] Pictures of another shape are resized and padded; the source skips them.
+# - [D7] Keras 2 corrects moving averages for their start, and the variance for its
+#   bias; Keras 3 does neither.
 #
 # Oddities kept:
 #
@@ -286,5 +287,4 @@ if __name__ == "__main__":
 # - [K2] G is trained on the very z whose pictures D has just learned to tell.
 # - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README names
 #   2e-4 for both, and advises a ratio.
-# - [K4] In G's step D, though frozen, is in training mode: batch statistics and
-#   dropout.
+# - [K4] In G's step D, though frozen, uses batch statistics and dropout.

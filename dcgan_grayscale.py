@@ -130,7 +130,7 @@ class GrayscaleGAN(keras.Model):
         d_variables = self.discriminator.trainable_variables
         g_variables = self.generator.trainable_variables
 
-        # 1. D: maximize log D(x) + log(1 - D(G(z))).
+        # 1. D: maximize log D(x) + log(1 - D(G(z))), with 0.95 for 1 and 0.05 for 0.
         z = self.sample_z(n, self.seed_generator)
         fake = self.generator(z, training=False)  # [D1]
         with tf.GradientTape() as tape:
@@ -142,7 +142,7 @@ class GrayscaleGAN(keras.Model):
             ) / 2  # [D3]
         self.d_optimizer.apply(tape.gradient(d_loss, d_variables), d_variables)
 
-        # 2. G: maximize log D(G(z)), for fresh z and the updated D.
+        # 2. G: maximize log D(G(z)), smoothed as well, for fresh z and the updated D.
         z = self.sample_z(n, self.seed_generator)
         with tf.GradientTape() as tape:
             fake = self.generator(z, training=True)
@@ -205,15 +205,16 @@ if __name__ == "__main__":
     main()
 
 # %% [markdown]
-# Deviations, or assumptions where the source is silent:
+# Deviations, or assumptions where the source is silent (README.md names those that
+# all scripts share):
 #
 # - [D1] In D's step G runs in inference mode (moving averages). The source's loop is
 #   not published; code of its kind makes D's fakes with predict().
-# - [D2] z is standard normal, and pictures are scaled to [-1, 1], as G's tanh.
+# - [D2] z is standard normal, and pictures are scaled to [-1, 1], the range of tanh.
 # - [D3] One update of D on both halves, losses averaged: an assumption, the same as
 #   one batch of 64, as D has no batch normalization.
 # - [D4] Pictures of other proportions are padded. Height and width may differ.
-# - [D5] Batches come from shuffled passes; the source's are "sampled".
+# - [D5] Batches come from shuffled passes; the source says only "sampled".
 # - [D6] A sheet every 500 steps; 16,000 steps for pictures of your own.
 #
 # Oddities kept:

@@ -163,7 +163,7 @@ class ShoeGAN(keras.Model):
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
-        g_tape = tf.GradientTape()  # records G now, and G's loss in 2.
+        g_tape = tf.GradientTape()  # records G now, and goes on with its loss in 2.
         with g_tape:
             fake = self.generator(z, training=True)
 
@@ -231,7 +231,7 @@ if __name__ == "__main__":
     main()
 
 # %% [markdown]
-# Deviations from the source:
+# Deviations from the source (README.md names those that all scripts share):
 #
 # - [D1] The running variance of batch normalization, which only sheets and the saved
 #   generator use, is the biased one; Adam's epsilon is added before the bias
