@@ -4,37 +4,29 @@
         ...  # gan.generator(z, training=True) is faster, and so are updates by Adam
 
 The algebra is exact; random numbers are others than Keras', of the same distribution.
-Layers, weights, moving averages and random states stay those of the networks, which
-are saved as plain Keras. What does not fit is computed as it is.
-
-It doubles the speed of dcgan256, where a step is memory traffic and random numbers,
-and gives little in the others: docs/speed.md says what was measured.
+Layers, weights and random states stay those of the networks. What does not fit is
+computed as it is. docs/speed.md says what it brings.
 """
 
 import contextlib
-import functools
 import math
+from functools import partial
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from keras.optimizers import Adam
 
 
 @contextlib.contextmanager
 def accelerate(gan):
-    """Within this context gan's networks (keras.Sequential) and its Adams are faster.
-
-    Args:
-        gan: a keras.Model with generator, discriminator, g_optimizer and d_optimizer.
-    """
+    """Make a gan faster: its networks (keras.Sequential) and its optimizers (Adam)."""
     changed = []
     for network in (gan.generator, gan.discriminator):
-        changed.append((network, "call", functools.partial(call, network)))
+        changed.append((network, "call", partial(call, network)))
     for optimizer in (gan.g_optimizer, gan.d_optimizer):
-        if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
-            update = functools.partial(adam_update, optimizer)
-            changed.append((optimizer, "update_step", update))
+        if type(optimizer) is Adam and not optimizer.amsgrad:
+            changed.append((optimizer, "update_step", partial(adam_update, optimizer)))
     for thing, name, faster in changed:
         object.__setattr__(thing, name, faster)
     try:
@@ -53,27 +45,22 @@ def call(network, x, training=None, mask=None):
             x = upsampled_convolution(rest.pop(0), x)
             continue
         for faster in (batch_normalization, dropout, gaussian_noise, one_pixel):
-            y = faster(layer, x, training)
+            y = faster(layer, x, training)  # or None, for a layer of another kind
             if y is not None:
                 break
         x = layer(x, training=training) if y is None else y
     return x
 
 
-# Each of these gives what a layer computes, or None if it is not of that kind.
-
-
 def batch_normalization(layer, x, training):
-    """By TensorFlow's fused kernel, which reads x less often than Keras' operations."""
-    usual = (
+    """By TensorFlow's fused kernel, which reads x less often."""
+    if not (
         isinstance(layer, layers.BatchNormalization)
         and (layer.center and layer.scale and layer.trainable)
         and not getattr(layer, "renorm", False)
         and layer.axis in (-1, len(x.shape) - 1)
         and len(x.shape) in (2, 4)
-        and layer.compute_dtype != "float64"
-    )
-    if not usual:
+    ):
         return None
     x, unknown = tf.cast(x, layer.compute_dtype), tf.zeros(0)
     mean, variance = layer.moving_mean, layer.moving_variance
@@ -96,20 +83,18 @@ def batch_normalization(layer, x, training):
 
 def dropout(layer, x, training):
     """With one random byte a number, for rates that are multiples of 1/256."""
-    usual = (
+    if not (
         training
         and isinstance(layer, layers.Dropout)
         and layer.noise_shape is None
         and layer.rate > 0
         and (256 * layer.rate).is_integer()
         and math.prod(x.shape[1:]) % 4 == 0  # a random word has four bytes
-    )
-    if not usual:
+    ):
         return None
-    x, seed = tf.cast(x, layer.compute_dtype), layer.seed_generator.next()
-    words = tf.random.stateless_uniform(
-        [tf.size(x) // 4], tf.cast(seed, tf.int32), None, None, tf.uint32
-    )
+    x = tf.cast(x, layer.compute_dtype)
+    seed = tf.cast(layer.seed_generator.next(), tf.int32)
+    words = tf.random.stateless_uniform([tf.size(x) // 4], seed, None, None, tf.uint32)
     drawn = tf.reshape(tf.bitcast(words, tf.uint8), tf.shape(x))
     kept = tf.cast(drawn >= np.uint8(256 * layer.rate), x.dtype)
     return x * (kept * tf.cast(1 / (1 - layer.rate), x.dtype))
@@ -152,13 +137,10 @@ def upsamples_for(layer, following):
 
 
 def upsampled_convolution(layer, x):
-    """UpSampling2D and a convolution of 3×3: a transposed one of 4×4, at stride 2.
-
-    Of the four pixels that a pixel becomes, each meets the kernel one place further on:
-    so the new kernel is the sum of four shifted old ones.
-    """
+    """UpSampling2D and a convolution of 3×3, as a transposed one of 4×4 at stride 2."""
     x, (height, width) = tf.cast(x, layer.compute_dtype), x.shape[1:3]
     kernel = tf.transpose(layer.kernel[::-1, ::-1], (0, 1, 3, 2))
+    # A pixel becomes four, each of which meets the kernel one place further on.
     shifts = [[(i, 1 - i), (j, 1 - j), (0, 0), (0, 0)] for i in (0, 1) for j in (0, 1)]
     kernel = tf.cast(sum(tf.pad(kernel, shift) for shift in shifts), x.dtype)
     shape = (tf.shape(x)[0], 2 * height, 2 * width, layer.filters)
@@ -173,17 +155,16 @@ def finished(layer, y):
 
 
 def adam_update(optimizer, gradient, variable, learning_rate):
-    """Adam.update_step() in one kernel, not a dozen."""
+    """Adam.update_step() in one kernel, for what is larger than any cache."""
+    if math.prod(variable.shape) < 2**23:
+        return Adam.update_step(optimizer, gradient, variable, learning_rate)
     i, dtype = optimizer._get_variable_index(variable), variable.dtype
     variables = variable, optimizer._momentums[i], optimizer._velocities[i]
     var, m, v = (getattr(w, "_value", w).handle for w in variables)
-    beta_1, beta_2, epsilon = (
-        tf.constant(n, dtype)
-        for n in (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
-    )
+    numbers = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, learning_rate
+    beta_1, beta_2, epsilon, rate = (tf.cast(number, dtype) for number in numbers)
     step = tf.cast(optimizer.iterations + 1, dtype)
-    power_1, power_2, rate = beta_1**step, beta_2**step, tf.cast(learning_rate, dtype)
     tf.raw_ops.ResourceApplyAdam(
-        var=var, m=m, v=v, beta1_power=power_1, beta2_power=power_2, lr=rate,
+        var=var, m=m, v=v, beta1_power=beta_1**step, beta2_power=beta_2**step, lr=rate,
         beta1=beta_1, beta2=beta_2, epsilon=epsilon, grad=tf.cast(gradient, dtype),
     )  # fmt: skip

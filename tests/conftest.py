@@ -55,6 +55,15 @@ def folder(tmp_path):
     return tmp_path / "pictures"
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of two steps of dcgan_grayscale on toys."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    options = ["--img-size", 28, 28, "--batch-size", 4, "--steps", 2]
+    call("dcgan_grayscale", *options, "--out", out)
+    return out
+
+
 def make_gan(script, **options):
     """The script's model, with its default settings."""
     models = [value for value in vars(script).values() if isinstance(value, type)]

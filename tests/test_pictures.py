@@ -182,7 +182,8 @@ def test_ranges_are_taken_with_some_slack_and_told(tmp_path, capsys):
     ((PIXELS / 255 - 0.5) / 0.25, "-2 to 2: scale"), (PIXELS / 1e-5, "scale"),
     (np.where(PIXELS > 9, np.nan, 0), "nan"), (PIXELS[0], r"\(8, 6, 3\)"),
     (PIXELS.transpose(0, 3, 1, 2), "moveaxis"), (PIXELS.reshape(5, -1), "reshape"),
-    (np.tile(PIXELS[0], 9), "moveaxis"), (PIXELS[:0], "shape"), (np.array(None), "obj|whole"),
+    (np.tile(PIXELS[0], 9), "moveaxis"), (PIXELS[:0], "shape"),
+    (np.array(None), "obj|whole"),
 ])  # fmt: skip
 def test_what_are_no_pictures_is_refused_with_advice(array, says, tmp_path):
     np.save(tmp_path / "x.npy", array)

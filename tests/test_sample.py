@@ -7,15 +7,6 @@ from PIL import Image
 
 import sample
 
-SMALL = ["--img-size", 8, 8, "--batch-size", 4, "--steps", 2]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    out = tmp_path_factory.mktemp("trained") / "run"
-    call("dcgan_grayscale", *SMALL, "--out", out)
-    return out
-
 
 def pictures(out, *options):
     call("sample", out, *options)
@@ -28,19 +19,25 @@ def test_first_come_the_pictures_of_the_sheets(trained):
     found = pictures(trained, "--count", 70)
     assert len({picture.tobytes() for picture in found}) == 70
     with Image.open(trained / "samples" / "step_0000002.png") as sheet:
-        sheet = np.asarray(sheet).reshape(8, 8, 8, 8).swapaxes(1, 2).reshape(64, 8, 8)
-    assert np.abs(np.int16(sheet) - found[:64]).max() <= 1
+        rows = np.asarray(sheet).reshape(8, 28, 8, 28)
+    sheet = np.int16(rows).swapaxes(1, 2).reshape(64, 28, 28)
+    assert np.abs(sheet - found[:64]).max() <= 1
     with Image.open(trained / "generated" / "seed_0" / "sheet.png") as shown:
-        assert shown.size == (9 * 8, 8 * 8)
+        assert shown.size == (9 * 28, 8 * 28)
 
 
-def test_the_seed_decides_and_the_count_does_not(trained):
+def test_the_seed_decides_and_the_count_does_not(trained, monkeypatch):
+    monkeypatch.setattr(sample, "WALK_FRAMES", 12)
     more = pictures(trained, "--count", 66, "--seed", 5)
     some = pictures(trained, "--count", 3, "--seed", 5, "--walk")
     assert len(some) == 3 and np.array_equal(some, more[:3])
     assert not np.array_equal(some, pictures(trained, "--count", 3, "--seed", 6))
     with Image.open(trained / "generated" / "seed_5" / "walk.gif") as gif:
-        assert gif.size == (32, 32) and gif.info["loop"] == 0 and gif.n_frames > 100
+        assert (
+            gif.size == (4 * 28, 4 * 28)
+            and gif.info["loop"] == 0
+            and gif.n_frames == 12
+        )
 
 
 def test_no_generator_or_a_damaged_one_gives_one_line(tmp_path):
