@@ -163,7 +163,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
             picture = open_picture(item, max(shape[:2]))
             return fit_picture(picture, shape, args.fit, args.background)
         except Exception as error:  # Pillow raises of every kind on broken files
-            left_out[item] = error or type(error).__name__
+            left_out[item] = str(error) or type(error).__name__
             return b""
 
     def decode(file):
@@ -200,7 +200,10 @@ def find_files(folder) -> list[Path]:
     hold thumbnails and recycle bins. One that cannot be entered is listed as a file.
     """
     found, seen = [], set()
-    closed = lambda error: found.append(Path(error.filename))  # noqa: E731
+
+    def closed(error):
+        found.append(Path(error.filename))
+
     for root, folders, names in os.walk(folder, followlinks=True, onerror=closed):
         run, here = "settings.json" in names, os.path.realpath(root)
         if here in seen or (run and "samples" in folders):

@@ -94,13 +94,14 @@ def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
     duration, killed = time.monotonic() - began - startup, 0
     for i in range(kills):
         process = start(name, *options, "--out", out)
+        wait_for(out / "checkpoint.npz", process)
         if (SCRIPTS.index(name) + i) % 2:
             writing = out / ".unfinished-checkpoint.npz"
             writing.unlink(missing_ok=True)
             while not writing.exists() and process.poll() is None:
                 time.sleep(0.0005)
         else:
-            time.sleep(0.9 * startup + 0.7 * rng.random() * duration / kills)
+            time.sleep((i > 0) * startup + 0.7 * rng.random() * duration / kills)
         killed += process.poll() is None
         process.kill()
         assert process.communicate()[1] == ""
