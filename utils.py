@@ -142,7 +142,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
         uint8 array (N, *shape), N at least 1; a folder's in the order of its paths.
     """
     source = args.images if source is None else source
-    target, left_out = args.out / "images.npy", {}
+    target, listed, left_out = args.out / "images.npy", args.out / "left_out.txt", {}
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
         source = np.stack([draw_toy((args.seed, i)) for i in range(2000)])
@@ -156,11 +156,11 @@ def load_images(args, shape, source=None) -> np.ndarray:
             return items
 
     def read(item):
-        if value_range:
-            picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
-            return fit_picture(picture, shape, args.fit, args.background)
         try:
-            picture = open_picture(item, max(shape[:2]))
+            if value_range:
+                picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
+            else:
+                picture = open_picture(item, max(shape[:2]))
             return fit_picture(picture, shape, args.fit, args.background)
         except Exception as error:  # Pillow raises of every kind on broken files
             left_out[item] = str(error) or type(error).__name__
@@ -185,11 +185,11 @@ def load_images(args, shape, source=None) -> np.ndarray:
     write(target, decode)
     if left_out:
         lines = "".join(f"{file}: {why}\n" for file, why in sorted(left_out.items()))
-        encoded = lines.encode("utf-8", "backslashreplace")
-        write(args.out / "left_out.txt", lambda file: file.write_bytes(encoded))
+        options = "utf-8", "backslashreplace"  # names need not be Unicode
+        write(listed, lambda file: file.write_text(lines, *options))
         kinds = collections.Counter(map(kind_of, left_out)).most_common(9)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
-        print(f"left out  {counts}: see {args.out / 'left_out.txt'}")
+        print(f"left out  {counts}: see {listed}")
     return np.load(target, mmap_mode="r")
 
 
@@ -380,12 +380,10 @@ def batches(images, batch_size, seed, start=0, uniform=False):
     """
     n, steps = len(images), math.ceil(len(images) / batch_size)
     for epoch in itertools.count(start // steps):
-        rng = np.random.default_rng((seed, epoch))
-        drawn = (
-            rng.integers(n, size=steps * batch_size) if uniform else rng.permutation(n)
-        )
+        rng, size = np.random.default_rng((seed, epoch)), steps * batch_size
+        order = rng.integers(n, size=size) if uniform else rng.permutation(n)
         for step in range(max(start - epoch * steps, 0), steps):
-            yield images[drawn[step * batch_size : (step + 1) * batch_size]]
+            yield images[order[step * batch_size : (step + 1) * batch_size]]
 
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
@@ -447,10 +445,11 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             old.unlink()
 
     def save_sheet(step):
-        picture = sheet(draw(gan.generator, z, value_range), sheet_size[1])
-        write(samples / f"step_{step:07}.png", picture.save)
+        file = samples / f"step_{step:07}.png"
+        pictures = draw(gan.generator, z, value_range)
+        write(file, sheet(pictures, sheet_size[1]).save)
         if NOTEBOOK:
-            newest.update(picture)
+            newest.update(display.Image(filename=file))
 
     def save_state(step, values):
         more = {"step": step, "rows": rows, "settings": json.dumps(settings)}
