@@ -220,7 +220,7 @@ def main(argv=None):
         sample_every=SAMPLE_EVERY,  # [D5]
         latent="uniform",
         value_range=(0, 1),
-        uniform=True,  # [D1]
+        with_replacement=True,  # [D1]
     )
 
 

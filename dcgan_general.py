@@ -14,8 +14,8 @@ or, with the source's constructor parameters, by name:
     gan = DCGAN(save_path="runs/faces", img_size=(200, 180, 3), depth=5)
     gan.train("./faces", epochs=3000)
 
-This follows the source's code where its README says otherwise. [D1] ... are deviations
-and [K1] ... oddities that were kept; they are listed at the end.
+Where the source's code and README disagree, this follows the code. [D1] ... are
+deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings

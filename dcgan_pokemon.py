@@ -7,10 +7,10 @@ Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
     python dcgan_pokemon.py --images ./pokemon    # 10,000 epochs
     python dcgan_pokemon.py --images ./pokemon --epochs 100
-    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1    # one, as there
+    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1    # as the source
 
-This follows the source's code where its README says otherwise. [D1] ... are deviations
-and [K1] ... oddities that were kept; they are listed at the end.
+Where the source's code and README disagree, this follows the code. [D1] ... are
+deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings

@@ -12,8 +12,8 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
     python shoe_gan.py --images ./shoes --epochs 30
     python shoe_gan.py --images ./shoes --experiment 2    # of the four published
 
-This follows the source's code where its README says otherwise. [D1] ... are deviations
-and [K1] ... oddities that were kept; they are listed at the end.
+Where the source's code and README disagree, this follows the code. [D1] ... are
+deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# TensorFlow leaves oneDNN off on CPUs without AVX-512: half the speed.
+# TensorFlow leaves oneDNN off on x86 CPUs without AVX512-VNNI or AMX: docs/speed.md.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
@@ -112,7 +112,12 @@ class Parser(OneLineParser):
         add("--out", type=path, default=f"runs/{name}", help=default)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
-        add("--batch-size", type=number(), default=batch_size, help=default)
+        add(
+            "--batch-size",
+            type=number(),
+            default=batch_size,
+            help="of a step, " + default,
+        )
         add("--seed", type=number(0), default=0, help=default)
         add("--bfloat16", action="store_true", help="mixed precision")
         add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
@@ -199,19 +204,15 @@ def find_files(folder) -> list[Path]:
     Links are followed, each folder is entered once. Folders named @, # or $ something
     hold thumbnails and recycle bins. One that cannot be entered is listed as a file.
     """
-    found, seen = [], set()
-
-    def closed(error):
-        found.append(Path(error.filename))
-
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=closed):
+    found, seen, errors = [], set(), []
+    for root, folders, names in os.walk(folder, True, errors.append, followlinks=True):
         run, here = "settings.json" in names, os.path.realpath(root)
         if here in seen or (run and "samples" in folders):
             names = folders[:] = []
         seen.add(here)
         folders[:] = [name for name in folders if name[0] not in ".@#$"]
         found += [Path(root, name) for name in names if name[0] != "."]
-    return sorted(found)
+    return sorted(found + [Path(error.filename) for error in errors])
 
 
 def kind_of(file) -> str:
@@ -350,8 +351,8 @@ def sheet(images, columns) -> Image.Image:
 
 def save_gif(file, frames, milliseconds):
     """Write Pillow pictures as a film that repeats."""
-    options = {"append_images": frames[1:], "duration": milliseconds, "loop": 0}
-    frames[0].save(file, save_all=True, **options)
+    options = {"save_all": True, "duration": milliseconds, "loop": 0}
+    frames[0].save(file, append_images=frames[1:], **options)
 
 
 def write(file, save):
@@ -372,22 +373,22 @@ def write(file, save):
 # -------------------------------------------------------------------------- training
 
 
-def batches(images, batch_size, seed, start=0, uniform=False):
+def batches(images, batch_size, seed, start=0, with_replacement=False):
     """Yield uint8 batches for ever, from step start on, the same for the same seed.
 
     Every epoch is a new shuffle of all pictures, its last batch smaller where they do
-    not divide. With uniform, every batch is drawn from all pictures, with replacement.
+    not divide. With replacement, every batch is drawn from all pictures.
     """
     n, steps = len(images), math.ceil(len(images) / batch_size)
     for epoch in itertools.count(start // steps):
         rng, size = np.random.default_rng((seed, epoch)), steps * batch_size
-        order = rng.integers(n, size=size) if uniform else rng.permutation(n)
+        order = rng.integers(n, size=size) if with_replacement else rng.permutation(n)
         for step in range(max(start - epoch * steps, 0), steps):
             yield images[order[step * batch_size : (step + 1) * batch_size]]
 
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
-          value_range=(-1, 1), uniform=False):  # fmt: skip
+          value_range=(-1, 1), with_replacement=False):  # fmt: skip
     """Repeat gan.train_step(), keep what it gives in args.out, and go on from there.
 
     Args:
@@ -395,11 +396,12 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             d_optimizer, metrics and sample_z(n, seed).
         images: uint8 array (N, height, width, channels).
         args: parsed options (out, epochs or steps, seed, fast, fresh).
-        batch_size: real pictures per step; with uniform drawn with replacement.
+        batch_size: real pictures per step, from shuffled passes.
         sheet_size: (rows, columns) of the sheets of samples.
         sample_every: a sheet each so many steps, or each "N epochs".
         latent: kind of z, "normal" or "uniform", for sample.py.
         value_range: numbers of the generator that are shown as black and white.
+        with_replacement: draw each batch from all pictures, not from passes.
     """
     out, per_epoch = args.out, math.ceil(len(images) / batch_size)
     total = args.steps or args.epochs * per_epoch
@@ -423,7 +425,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     some = np.ascontiguousarray(images[:: len(images) // 1000 + 1])
     settings |= {"pictures": len(images), "checksum": zlib.crc32(some)}
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
-    settings = json.loads(json.dumps(settings))  # as they are read back
+    text = json.dumps(settings, indent=2)
+    settings = json.loads(text)  # as they are read back
 
     def wants_row(step):  # each 100 steps of an epoch, and at its end
         return step % per_epoch % 100 == 0
@@ -452,15 +455,14 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             newest.update(display.Image(filename=file))
 
     def save_state(step, values):
-        more = {"step": step, "rows": rows, "settings": json.dumps(settings)}
+        more = {"step": step, "rows": rows, "settings": text}
         write(out / "checkpoint.npz", lambda file: np.savez(file, *values, **more))
         write(out / "generator.keras", gan.generator.save)
-        table = [["epoch", "step", *logs], *([f"{n:.6g}" for n in row] for row in rows)]
+        table = [["epoch", "step", *logs], *([f"{n:.7g}" for n in row] for row in rows)]
         lines = "".join(",".join(row) + "\n" for row in table)
         write(out / "losses.csv", lambda file: file.write_text(lines))
 
     print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; see {out}")
-    text = json.dumps(settings, indent=2)
     write(out / "settings.json", lambda file: file.write_text(text))
     z = gan.sample_z(math.prod(sheet_size), args.seed)
     if NOTEBOOK:
@@ -472,23 +474,21 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         save_sheet(0)
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
     train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
-    stream = batches(images, batch_size, args.seed, start, uniform)
-    names = [metric.name for metric in gan.metrics]
-    bar = keras.utils.Progbar(
-        total - start, interval=BAR_SECONDS, stateful_metrics=names
-    )
+    stream = batches(images, batch_size, args.seed, start, with_replacement)
+    options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
+    bar = keras.utils.Progbar(total - start, **options)
     due = time.monotonic() + KEEP_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
         for step in range(start + 1, total + 1):
             if (step - 1) % per_epoch == 0:
-                for metric in gan.metrics:
-                    metric.reset_state()
-            with quiet():  # TensorFlow chats while it compiles
+                gan.reset_metrics()
+            chats = step == start + 1  # TensorFlow, while it compiles
+            with quiet() if chats else contextlib.nullcontext():
                 logs = {k: float(v) for k, v in train_step(next(stream)).items()}
             ends = step == total or bool(stopped)
-            late = ends or time.monotonic() > due
-            keeps = late or wants_sheet(step)
-            values = [variable.numpy() for variable in variables] if keeps else []
+            film_due = ends or time.monotonic() > due
+            save_due = film_due or wants_sheet(step)
+            values = [variable.numpy() for variable in variables] if save_due else []
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
                 raise InputError(
                     f"losses or weights are not finite at step {step:,}: {out} keeps "
@@ -498,9 +498,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if ends or wants_sheet(step):
                 save_sheet(step)
-            if keeps:
+            if save_due:
                 save_state(step, values)
-            if late:
+            if film_due:
                 write(out / "training.gif", lambda file: save_film(file, samples))
                 due = time.monotonic() + KEEP_SECONDS
             bar.update(step - start, logs.items(), finalize=ends)

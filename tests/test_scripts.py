@@ -306,7 +306,7 @@ def test_batches_are_shuffled_passes_from_any_step_on():
     assert not np.array_equal(epochs[0], epochs[1])
     later = utils.batches(images, 4, seed=1, start=4)
     assert np.array_equal(next(later), epochs[1][4:8])
-    drawn = utils.batches(images, 4, seed=1, uniform=True)
+    drawn = utils.batches(images, 4, seed=1, with_replacement=True)
     counts = np.bincount(np.concatenate([next(drawn) for _ in range(500)]))
     assert counts.min() > 140 and counts.max() < 260, "each about 200 times"
 
