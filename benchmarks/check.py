@@ -1,6 +1,6 @@
 """Do the contenders of speed.py take the same step? A difference stops the benchmark.
 
-    python benchmarks/check.py FOLDER    # where it leaves what the contenders work on
+    python benchmarks/check.py FOLDER shoe_gan ...    # leaves there what they work on
 
 All start from the same weights, pictures and z, with nothing random (no dropout, no
 noise, labels in the middle of their range). Adam has so large an epsilon that every
@@ -130,5 +130,6 @@ def check(name, folder):
 
 
 if __name__ == "__main__":
-    for name in contender.SCRIPTS:
-        check(name, Path(sys.argv[1]))
+    folder, *names = sys.argv[1:]
+    for name in names:
+        check(name, Path(folder))
