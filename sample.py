@@ -11,7 +11,6 @@ import utils  # first: it quiets TensorFlow's start
 
 import json
 import math
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -68,7 +67,7 @@ def walk(latent, walks, frames, latent_dim, seed) -> np.ndarray:
 def main(argv=None):
     parser = utils.OneLineParser("sample.py", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("run", type=Path, help="folder of a run, such as runs/shoe_gan")
+    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
     add("--count", type=utils.number(), default=64, help="pictures (default: 64)")
     add("--walk", action="store_true", help="also a GIF of a walk through z")
     add("--seed", type=utils.number(0), help="default: that of the training")

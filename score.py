@@ -30,8 +30,6 @@ that equal sets are at distance 0.
 
 import utils  # first: it quiets TensorFlow's start
 
-from pathlib import Path
-
 import keras
 import numpy as np
 
@@ -166,8 +164,8 @@ def variety(generated, some_real, real):
 def main(argv=None):
     parser = utils.OneLineParser("score.py", description=__doc__.split("\n")[0])
     add, number = parser.add_argument, utils.number
-    add("run", type=Path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=Path, help="real pictures, .npy (default: those there)")
+    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
+    add("--images", type=utils.path, help="real pictures, .npy (default: those there)")
     add("--pictures", type=number(16), default=1024, help="of each (default: 1024)")
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)

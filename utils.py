@@ -87,6 +87,13 @@ def number(low=1, high=2**31 - 1, kind=int):
     return convert
 
 
+def path(text):
+    """An argparse type: a path, but not the empty one, which is the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text).expanduser()
+
+
 class OneLineParser(argparse.ArgumentParser):
     """argparse, but a mistake is an InputError, and values may be numbers and Paths."""
 
@@ -105,11 +112,11 @@ class Parser(OneLineParser):
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        path, default = os.path.expanduser, "default: %(default)s"
+        out, default = Path("runs", name), "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
         add("--fit", choices=["pad", "crop"], default="pad", help=default)
         add("--background", type=ImageColor.getrgb, default="white", help=default)
-        add("--out", type=path, default=f"runs/{name}", help=default)
+        add("--out", type=path, default=out, help=default)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
         add(
@@ -126,7 +133,9 @@ class Parser(OneLineParser):
     def parse_args(self, argv=None):
         """Parse argv, set the precision, and seed all that is random."""
         args = super().parse_args(argv)
-        args.out, args.script = Path(args.out), self.prog
+        args.script = self.prog
+        keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
+        keras.config.set_image_data_format("channels_last")
         keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
         keras.utils.set_random_seed(args.seed)
         return args
@@ -314,7 +323,8 @@ def load_file(file) -> np.ndarray:
         with contextlib.suppress(ValueError):  # a pickled object stays closed
             arrays.append(loaded[name])
     sets = [array for array in arrays if is_pictures(array)]
-    return max(sets, key=np.size) if sets else np.stack(arrays)
+    singles = [array for array in arrays if array.ndim > 1]  # not labels beside them
+    return max(sets, key=np.size) if sets else np.stack(singles)
 
 
 def draw_toy(seed) -> np.ndarray:
@@ -533,16 +543,17 @@ def restore(file, settings, variables):
 @contextlib.contextmanager
 def first_ctrl_c():
     """Yield a list that the first Ctrl-C fills; a second one interrupts at once."""
-    pressed = []
+    pressed, before = [], signal.getsignal(signal.SIGINT)
 
-    def press(*_):
-        pressed.append(signal.signal(signal.SIGINT, before))
+    def handle(handler):
+        with contextlib.suppress(ValueError):  # only the main thread gets signals
+            signal.signal(signal.SIGINT, handler)
 
-    before = signal.signal(signal.SIGINT, press)
+    handle(lambda *_: pressed.append(True) or handle(before))
     try:
         yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        handle(before)
 
 
 def save_film(file, folder):

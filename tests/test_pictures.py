@@ -195,6 +195,7 @@ def test_what_are_no_pictures_is_refused_with_advice(array, says, tmp_path):
 @pytest.mark.parametrize("arrays", [
     {"labels": np.zeros(5), "images": PIXELS}, {"test": PIXELS[:2], "train": PIXELS},
     {f"arr_{i}": picture for i, picture in enumerate(PIXELS)},
+    {"labels": np.zeros(9), **{f"{i}": picture for i, picture in enumerate(PIXELS)}},
     {"images": PIXELS, "x": np.zeros((5, 10, 300)), "y": np.zeros((9, 9, 8, 8))},
 ])  # fmt: skip
 def test_npz_files(arrays, tmp_path):
