@@ -168,8 +168,8 @@ if __name__ == "__main__":
 #   equal numbers of updates. `--real-batch-size 1` makes them equal.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily blue".
-# - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 of
-#   255, and gradients 21 % weaker), and padded to a square, not stretched.
+# - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 to
+#   6 of 255, and softer edges), and padded to a square, not stretched.
 # - [D5] One sigmoid. The source asks for a loss from logits but passes D's sigmoid
 #   output; Keras of the day very likely used the logits behind it, so the sigmoid was
 #   applied once, as here.
