@@ -78,37 +78,34 @@ def test_two_steps_in_an_empty_folder(name, folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
-    """Bit for bit the uninterrupted run, checkpoints, losses and sheets.
+    """Bit for bit the uninterrupted run.
 
     `KILLS=5 python -m pytest -k killed` kills each script five times, every second time
     in the middle of the writing of a checkpoint.
     """
-    kills, rng = int(os.environ.get("KILLS", 1)), random.Random(name)
-    length = {"dcgan_general": 30, "dcgan_grayscale": 30, "dcgan256": 6}.get(name, 12)
+    kills, killed, rng = int(os.environ.get("KILLS", 1)), 0, random.Random(name)
+    length = {"dcgan_general": 15, "dcgan_grayscale": 15, "dcgan256": 3}.get(name, 6)
     options = ["--images", folder, *QUICK[name], "--steps", length * (kills + 1)]
     whole, out, began = tmp_path / "whole", tmp_path / "killed", time.monotonic()
-    process = start(name, *options, "--out", whole)
-    wait_for(whole / "samples" / "step_0000001.png", process)
-    startup = time.monotonic() - began
-    assert process.communicate()[1] == ""
-    duration, killed = time.monotonic() - began - startup, 0
+    call(name, *options, "--out", whole)
+    duration = time.monotonic() - began
     for i in range(kills):
+        (out / "settings.json").unlink(missing_ok=True)  # comes anew with the training
         process = start(name, *options, "--out", out)
-        wait_for(out / "checkpoint.npz", process)
+        for file in ("settings.json", "checkpoint.npz"):
+            wait_for(out / file, process)
         if (SCRIPTS.index(name) + i) % 2:
-            writing = out / ".unfinished-checkpoint.npz"
-            writing.unlink(missing_ok=True)
-            while not writing.exists() and process.poll() is None:
-                time.sleep(0.0005)
+            while not (out / ".unfinished-checkpoint.npz").exists():
+                if process.poll() is not None:
+                    break
         else:
-            time.sleep((i > 0) * startup + 0.7 * rng.random() * duration / kills)
+            time.sleep(0.5 * rng.random() * duration / kills)
         killed += process.poll() is None
         process.kill()
         assert process.communicate()[1] == ""
-    text, errors = run(name, *options, "--out", out)
-    assert errors == "" and killed > kills // 2
+    text, _ = call(name, *options, "--out", out)
+    assert killed > kills // 2 and re.search(r"steps [1-9]\d* to", text)
     assert_same_run(whole, out)
-    print(name, killed, re.findall("steps .* to", text))
 
 
 @pytest.mark.parametrize("fast", [[], pytest.param(["--fast"], marks=pytest.mark.slow)])
@@ -125,9 +122,8 @@ def test_the_same_seed_gives_the_same_run(fast, folder, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="there Ctrl-C goes to whole groups")
 def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(folder, tmp_path):
     """In the middle of an epoch; and the folder of pictures may move in between."""
-    options = ["--images", folder, "--img-size", 32, 32, "--batch-size", 1]
-    options = [*options, "--steps", 30]
-    run("dcgan_grayscale", *options, "--out", tmp_path / "whole")
+    options = ["--images", folder, *QUICK["dcgan_grayscale"], "--steps", 30]
+    call("dcgan_grayscale", *options, "--out", tmp_path / "whole")
     process = start("dcgan_grayscale", *options, "--out", tmp_path / "run")
     wait_for(tmp_path / "run" / "samples" / "step_0000005.png", process)
     process.send_signal(signal.SIGINT)
@@ -135,7 +131,7 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(folder, tmp_path):
     assert process.returncode == 0 and errors == "" and "stopped" in text
     assert (tmp_path / "run" / "generator.keras").exists()
     options[1] = folder.rename(tmp_path / "moved")
-    text, _ = run("dcgan_grayscale", *options, "--out", tmp_path / "run")
+    text, _ = call("dcgan_grayscale", *options, "--out", tmp_path / "run")
     assert re.search(r"steps [1-9]\d* to 30", text)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
@@ -180,23 +176,20 @@ def test_a_damaged_checkpoint_gives_one_line(folder, tmp_path):
 def test_a_full_disk_gives_one_line_and_leaves_the_last_checkpoint(folder, tmp_path):
     import resource
 
-    options = ["--images", folder, "--img-size", 8, 8, "--batch-size", 4, "--steps"]
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    call("dcgan_grayscale", *options, 9, "--out", whole)
-    call("dcgan_grayscale", *options, 2, "--out", out)
-    size = max(p.stat().st_size for p in whole.rglob("*") if p.is_file())
+    options = ["--images", folder, *TINY, "--out", tmp_path / "run", "--steps"]
+    call("dcgan_general", *options, 2)
     before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit in (size - 1, 100_000, 100):  # a checkpoint, a generator, nothing fits
+    for limit in (5000, 100):  # no checkpoint, nothing at all
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
         try:
-            _, errors = call("dcgan_grayscale", *options, 9, "--out", out, status=2)
+            _, errors = call("dcgan_general", *options, 9, status=2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
         assert "cannot be written: File too large" in errors
-        assert errors.count("\n") == 1 and not list(out.rglob(".unfinished-*"))
-    text, _ = call("dcgan_grayscale", *options, 9, "--out", out)
-    assert "steps 5 to 9" in text, "the last checkpoint that fitted"
-    assert_same_run(whole, out)
+        assert errors.count("\n") == 1
+        assert not list((tmp_path / "run").rglob(".unfinished-*"))
+    text, _ = call("dcgan_general", *options, 9)
+    assert "steps 2 to 9" in text, "the last checkpoint that fitted"
 
 
 def test_paths_with_brackets_and_home_and_files_in_the_way(tmp_path, monkeypatch):
