@@ -6,7 +6,6 @@ scripts. Each of them needs this file beside it, and no other.
 
 import argparse
 import collections
-import concurrent.futures
 import contextlib
 import gzip
 import itertools
@@ -17,6 +16,7 @@ import signal
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +32,13 @@ with contextlib.suppress(ImportError):  # photos of phones
 @contextlib.contextmanager
 def quiet():
     """Keep C++ libraries off file descriptor 2, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(stderr if "TF_CPP_MIN_LOG_LEVEL" in os.environ else null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
+    with open(os.devnull, "w") as null, open(os.dup(2), "w") as stderr:
+        shown = stderr if "TF_CPP_MIN_LOG_LEVEL" in os.environ else null
+        os.dup2(shown.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr.fileno(), 2)
 
 
 with quiet():
@@ -101,9 +100,9 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{message} (--help lists all options)")
 
     def parse_args(self, argv=None):
-        if argv is None and "kernel_launcher" in sys.argv[0]:
-            argv = []  # in a notebook sys.argv belongs to the kernel
-        return super().parse_args(argv if argv is None else [*map(str, argv)])
+        if argv is None:  # in a notebook sys.argv belongs to the kernel
+            argv = [] if "kernel_launcher" in sys.argv[0] else sys.argv[1:]
+        return super().parse_args([*map(str, argv)])
 
 
 class Parser(OneLineParser):
@@ -112,28 +111,23 @@ class Parser(OneLineParser):
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        out, default = Path("runs", name), "default: %(default)s"
+        default = "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
         add("--fit", choices=["pad", "crop"], default="pad", help=default)
         add("--background", type=ImageColor.getrgb, default="white", help=default)
-        add("--out", type=path, default=out, help=default)
+        add("--out", type=path, default=f"runs/{name}", help=default)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
-        add(
-            "--batch-size",
-            type=number(),
-            default=batch_size,
-            help="of a step, " + default,
-        )
+        add("--batch-size", type=number(), default=batch_size, help=default)
         add("--seed", type=number(0), default=0, help=default)
         add("--bfloat16", action="store_true", help="mixed precision")
         add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")
+        self.set_defaults(script=self.prog)
 
     def parse_args(self, argv=None):
         """Parse argv, set the precision, and seed all that is random."""
         args = super().parse_args(argv)
-        args.script = self.prog
         keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
         keras.config.set_image_data_format("channels_last")
         keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
@@ -145,18 +139,12 @@ class Parser(OneLineParser):
 
 
 def load_images(args, shape, source=None) -> np.ndarray:
-    """The training pictures, brought to a shape and kept in images.npy in args.out.
+    """The training pictures, uint8 (N, *shape), N > 0, kept in images.npy in args.out.
 
-    Args:
-        args: parsed options (images, fit, background, out, seed).
-        shape: (height, width, channels), channels 3 (RGB) or 1 (gray).
-        source: a folder, a file or an array, in place of args.images.
-
-    Returns:
-        uint8 array (N, *shape), N at least 1; a folder's in the order of its paths.
+    shape is (height, width, 3 for RGB or 1 for gray); source, in place of args.images,
+    a file, an array, or a folder, which is read in the order of its paths.
     """
-    source = args.images if source is None else source
-    target, listed, left_out = args.out / "images.npy", args.out / "left_out.txt", {}
+    source, left_out = args.images if source is None else source, {}
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
         source = np.stack([draw_toy((args.seed, i)) for i in range(2000)])
@@ -166,15 +154,19 @@ def load_images(args, shape, source=None) -> np.ndarray:
         items, value_range = read_array(source)
         if (items.dtype, items.shape[1:], value_range) == (np.uint8, shape, (0, 255)):
             if not isinstance(items, np.memmap):
-                write(target, lambda file: np.save(file, items))
+                write(args.out / "images.npy", lambda file: np.save(file, items))
             return items
+    suffixes = {"", *Image.registered_extensions()}
 
     def read(item):
         try:
             if value_range:
                 picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
-            else:
-                picture = open_picture(item, max(shape[:2]))
+            elif item.suffix.lower() in suffixes and item.is_file():
+                picture = Image.open(item)
+                picture.draft(None, (max(shape), max(shape)))  # faster: 1/2, 1/4 or 1/8
+            else:  # a pipe would wait for ever, and a RAW file give its thumbnail
+                raise ValueError("no file, or none that Pillow reads, or no access")
             return fit_picture(picture, shape, args.fit, args.background)
         except Exception as error:  # Pillow raises of every kind on broken files
             left_out[item] = str(error) or type(error).__name__
@@ -183,8 +175,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
     def decode(file):
         header = {"descr": "|u1", "fortran_order": False, "shape": (2**31, *shape)}
         bar = keras.utils.Progbar(len(items), interval=BAR_SECONDS, unit_name="picture")
-        pool = concurrent.futures.ThreadPoolExecutor()
-        with open(file, "wb") as out, quiet(), pool:
+        with open(file, "wb") as out, quiet(), ThreadPoolExecutor() as pool:
             np.lib.format.write_array_header_1_0(out, header)
             for i, pixels in enumerate(pool.map(read, items), 1):
                 out.write(pixels)
@@ -192,19 +183,22 @@ def load_images(args, shape, source=None) -> np.ndarray:
             out.seek(0)  # the header has room for any count
             header["shape"] = (len(items) - len(left_out), *shape)
             np.lib.format.write_array_header_1_0(out, header)
-        if len(items) == len(left_out):
-            reason = ": ".join(map(str, min(left_out.items(), default=["no files"])))
-            raise InputError(f"no pictures in {source}: {reason}")
+        kinds = collections.Counter(file.suffix.lower() for file in left_out)
+        counts = [f"{n:,} {kind or 'no suffix'}" for kind, n in kinds.most_common(9)]
+        told = ascii(", ".join(counts))[1:-1]
+        if kinds.keys() & {".heic", ".heif"}:
+            told += " (for HEIC: pip install pillow-heif)"
+        if left_out:
+            lines = sorted(f"{file}: {reason}\n" for file, reason in left_out.items())
+            options = "utf-8", "backslashreplace"  # names need not be Unicode
+            listed = args.out / "left_out.txt"
+            write(listed, lambda file: file.write_text("".join(lines), *options))
+            print(f"left out  {told}: see {listed}")
+        if len(left_out) == len(items):
+            raise InputError(f"no pictures in {source}: {told or 'no files'}")
 
-    write(target, decode)
-    if left_out:
-        lines = "".join(f"{file}: {why}\n" for file, why in sorted(left_out.items()))
-        options = "utf-8", "backslashreplace"  # names need not be Unicode
-        write(listed, lambda file: file.write_text(lines, *options))
-        kinds = collections.Counter(map(kind_of, left_out)).most_common(9)
-        counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
-        print(f"left out  {counts}: see {listed}")
-    return np.load(target, mmap_mode="r")
+    write(args.out / "images.npy", decode)
+    return np.load(args.out / "images.npy", mmap_mode="r")
 
 
 def find_files(folder) -> list[Path]:
@@ -215,30 +209,13 @@ def find_files(folder) -> list[Path]:
     """
     found, seen, errors = [], set(), []
     for root, folders, names in os.walk(folder, True, errors.append, followlinks=True):
-        run, here = "settings.json" in names, os.path.realpath(root)
-        if here in seen or (run and "samples" in folders):
+        here = os.path.realpath(root)
+        if here in seen or {"settings.json", "samples"} <= {*names, *folders}:
             names = folders[:] = []
         seen.add(here)
         folders[:] = [name for name in folders if name[0] not in ".@#$"]
         found += [Path(root, name) for name in names if name[0] != "."]
     return sorted(found + [Path(error.filename) for error in errors])
-
-
-def kind_of(file) -> str:
-    """The suffix of a file, for people."""
-    suffix = ascii(file.suffix.lower())[1:-1] or "without suffix"
-    return suffix + " (pip install pillow-heif)" * (suffix in (".heic", ".heif"))
-
-
-def open_picture(file, side) -> Image.Image:
-    """Open a file of any kind that Pillow reads; a JPEG smaller, if not below side."""
-    if file.suffix and file.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"Pillow does not read {kind_of(file)}")
-    if not file.is_file():  # a pipe would wait for ever
-        raise ValueError("not a file, or no access")
-    picture = Image.open(file)
-    picture.draft(None, (side, side))  # to 1/2, 1/4 or 1/8, which is faster
-    return picture
 
 
 def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
@@ -250,9 +227,9 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
         values = np.asarray(picture)
         guesses = () if "16" in picture.mode else (1, 255)  # the mode leaves it open
         full = next((n for n in guesses if values.max() <= 1.25 * n), 65535)
-        opaque = np.uint8(255 * (values != picture.info.get("transparency")))
-        layers = to_uint8(values, (0, full)), opaque
-        picture = Image.merge("LA", [*map(Image.fromarray, layers)])
+        opaque = Image.fromarray(values != picture.info.get("transparency"))
+        picture = Image.fromarray(to_uint8(values, (0, full)))
+        picture.putalpha(opaque)
     if picture.has_transparency_data:
         canvas = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(canvas, picture.convert("RGBA"))
@@ -432,27 +409,23 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
     free = {"images", "dataset", "out", "epochs", "steps", "fresh"}
     settings = {name: value for name, value in vars(args).items() if name not in free}
-    some = np.ascontiguousarray(images[:: len(images) // 1000 + 1])
+    some = images[:: len(images) // 1000 + 1].tobytes()
     settings |= {"pictures": len(images), "checksum": zlib.crc32(some)}
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
     text = json.dumps(settings, indent=2)
-    settings = json.loads(text)  # as they are read back
-
-    def wants_row(step):  # each 100 steps of an epoch, and at its end
-        return step % per_epoch % 100 == 0
 
     def wants_sheet(step):  # 0, 1, 2, 5, 10, 20, 50 ..., then as often as the source
         early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
         return early or step % sample_every == 0
 
-    start, rows, samples = 0, [], out / "samples"
+    checkpoint, samples, start, rows = out / "checkpoint.npz", out / "samples", 0, []
     if args.fresh:
-        (out / "checkpoint.npz").unlink(missing_ok=True)
-    if (out / "checkpoint.npz").exists():
-        start, rows = restore(out / "checkpoint.npz", settings, variables)
+        checkpoint.unlink(missing_ok=True)
+    if checkpoint.exists():
+        start, rows = restore(checkpoint, text, variables)
         if start >= total:
             return print(f"finished already, at step {start:,}: extend it with --steps")
-        rows = [row for row in rows if wants_row(row[1])]  # but not of an early end
+        rows = [row for row in rows if row[1] % per_epoch % 100 == 0]  # no early end's
     for old in samples.glob("step_*.png"):
         if int(old.stem[5:]) > start or not wants_sheet(int(old.stem[5:])):
             old.unlink()
@@ -463,14 +436,6 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         write(file, sheet(pictures, sheet_size[1]).save)
         if NOTEBOOK:
             newest.update(display.Image(filename=file))
-
-    def save_state(step, values):
-        more = {"step": step, "rows": rows, "settings": text}
-        write(out / "checkpoint.npz", lambda file: np.savez(file, *values, **more))
-        write(out / "generator.keras", gan.generator.save)
-        table = [["epoch", "step", *logs], *([f"{n:.7g}" for n in row] for row in rows)]
-        lines = "".join(",".join(row) + "\n" for row in table)
-        write(out / "losses.csv", lambda file: file.write_text(lines))
 
     print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; see {out}")
     write(out / "settings.json", lambda file: file.write_text(text))
@@ -484,32 +449,35 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         save_sheet(0)
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
     train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
-    stream = batches(images, batch_size, args.seed, start, with_replacement)
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
     bar = keras.utils.Progbar(total - start, **options)
+    header = ",".join(["epoch", "step", *gan.metrics_names])
+    table = {"fmt": "%.7g", "delimiter": ",", "header": header, "comments": ""}
+    stream = batches(images, batch_size, args.seed, start, with_replacement)
     due = time.monotonic() + KEEP_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
-        for step in range(start + 1, total + 1):
+        for step, batch in zip(range(start + 1, total + 1), stream):
             if (step - 1) % per_epoch == 0:
                 gan.reset_metrics()
-            chats = step == start + 1  # TensorFlow, while it compiles
-            with quiet() if chats else contextlib.nullcontext():
-                logs = {k: float(v) for k, v in train_step(next(stream)).items()}
+            # TensorFlow chats while it compiles the first.
+            play = quiet()(train_step) if step == start + 1 else train_step
+            logs = {name: float(value) for name, value in play(batch).items()}
             ends = step == total or bool(stopped)
             film_due = ends or time.monotonic() > due
             save_due = film_due or wants_sheet(step)
             values = [variable.numpy() for variable in variables] if save_due else []
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
-                raise InputError(
-                    f"losses or weights are not finite at step {step:,}: {out} keeps "
-                    "what was saved before; try --fresh and another --seed"
-                )
-            if ends or wants_row(step):
+                hint = f"{out} keeps what was before; try --fresh and another --seed"
+                raise InputError(f"losses or weights not finite at step {step}: {hint}")
+            if ends or step % per_epoch % 100 == 0:
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if ends or wants_sheet(step):
                 save_sheet(step)
             if save_due:
-                save_state(step, values)
+                more = {"step": step, "rows": rows, "settings": text}
+                write(checkpoint, lambda file: np.savez(file, *values, **more))
+                write(out / "generator.keras", gan.generator.save)
+                write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
             if film_due:
                 write(out / "training.gif", lambda file: save_film(file, samples))
                 due = time.monotonic() + KEEP_SECONDS
@@ -519,25 +487,21 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     print("done" if step == total else "stopped: the same command goes on from here")
 
 
-def restore(file, settings, variables):
+def restore(file, text, variables):
     """Give the variables the values of a checkpoint; return its step and rows."""
+    hint, new = "choose another --out, or start over with --fresh", json.loads(text)
     try:
         with np.load(file) as arrays:
             old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
-            other = [name for name in old if settings.get(name, old[name]) != old[name]]
+            other = [name for name in old if new.get(name, old[name]) != old[name]]
             if not other:
                 for i, variable in enumerate(variables):
                     variable.assign(arrays[f"arr_{i}"])
                 return int(arrays["step"]), rows
     except Exception as error:  # numpy raises of every kind on broken files
-        raise InputError(
-            f"{file} is damaged, or of other networks ({error}): choose another --out, "
-            "or start over with --fresh"
-        ) from None
-    raise InputError(
-        f"the run in {file.parent} has {other[0]} {old[other[0]]}, not "
-        f"{settings[other[0]]}: use the same, another --out, or --fresh to start over"
-    )
+        raise InputError(f"{file} is damaged, or of other networks: {hint}") from error
+    name = other[0]
+    raise InputError(f"{file} has {name} {old[name]}, not {new[name]}: {hint}")
 
 
 @contextlib.contextmanager

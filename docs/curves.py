@@ -1,0 +1,59 @@
+"""The four experiments of shoe_gan.py beside the published log, as one figure.
+
+    python docs/curves.py RUN_1 RUN_2 RUN_3 RUN_4
+
+Needs matplotlib. Lines are the means of our epochs, dots those of the source's, both at
+the step at which the epoch ended. Writes docs/shoe_gan_four_experiments.png.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+PUBLISHED_STEPS = 201  # of an epoch
+PUBLISHED = {  # experiment: epoch: D_loss, G_loss
+    1: {0: (0.7299, 9.6187), 1: (0.6525, 4.6417), 5: (0.8236, 2.9504),
+        10: (0.7839, 2.7777), 20: (0.8016, 2.8124), 49: (0.1631, 4.1612)},
+    2: {0: (0.6816, 7.9651), 1: (0.6159, 4.5294), 2: (0.6613, 3.7914),
+        3: (0.7398, 3.5096), 5: (0.8839, 2.7698), 10: (0.8290, 2.6087),
+        20: (0.6433, 2.9199), 50: (0.1622, 4.1738)},
+    3: {0: (0.8236, 6.1953), 1: (0.8170, 3.3177), 2: (0.8356, 3.0205),
+        3: (0.9164, 2.7835), 5: (0.9868, 2.4790), 10: (0.9746, 2.2478),
+        20: (0.8519, 2.4226), 50: (0.4665, 3.5753), 93: (0.4080, 4.1224)},
+    4: {0: (2.6587, 3.7985), 1: (1.4630, 2.0864), 2: (1.3480, 1.9260),
+        3: (1.2126, 1.7286), 4: (1.2028, 1.7121), 5: (1.2490, 1.7747),
+        10: (1.2203, 1.7411), 20: (1.1725, 1.6754), 40: (1.1351, 1.6203),
+        400: (1.0718, 1.5325), 499: (1.1009, 1.5723)},
+}  # fmt: skip
+LABELS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
+
+
+def ends_of_epochs(run):
+    """Step, D_loss and G_loss of the last row of each epoch in losses.csv."""
+    with open(Path(run) / "losses.csv", newline="") as file:
+        last = {row["epoch"]: row for row in csv.DictReader(file)}.values()
+    return [[float(row[k]) for k in ("step", "d_loss", "g_loss")] for row in last]
+
+
+def main(*runs):
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for i, (run, published, label) in enumerate(zip(runs, PUBLISHED.values(), LABELS)):
+        theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
+        for rows, style in ((ends_of_epochs(run), "-"), (theirs, "o")):
+            steps, d_loss, g_loss = zip(*rows)
+            quotient = [d / g for d, g in zip(d_loss, g_loss)]
+            for axes, values in zip(panels, (d_loss, g_loss, quotient)):
+                axes.plot(steps, values, style, color=f"C{i}", markersize=4,
+                          label=label if style == "-" else None)  # fmt: skip
+    for axes, title in zip(panels, ("D_loss", "G_loss", "D_loss / G_loss")):
+        axes.set(title=title, xscale="log", xlabel="steps")
+    panels[2].axhline(0.7, color="gray", linewidth=0.5)
+    panels[2].legend(fontsize=8)
+    figure.savefig(Path(__file__).parent / "shoe_gan_four_experiments.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
