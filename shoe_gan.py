@@ -9,7 +9,7 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
 136×102 on white.
 
     python shoe_gan.py --images ./shoes          # experiment 4, the final model
-    python shoe_gan.py --images ./shoes --epochs 30
+    python shoe_gan.py --images ./shoes --epochs 30    # of 2,000: shoes of two colours
     python shoe_gan.py --images ./shoes --experiment 2    # of the four published
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
