@@ -17,6 +17,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,13 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
+KINDS = Image.registered_extensions()
 
 
 @contextlib.contextmanager
 def quiet():
     """Keep C++ libraries off file descriptor 2, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    with open(os.devnull, "w") as null, open(os.dup(2), "w") as stderr:
+    with open(os.dup(2), "w") as stderr, open(os.devnull, "w") as null:
         shown = stderr if "TF_CPP_MIN_LOG_LEVEL" in os.environ else null
         os.dup2(shown.fileno(), 2)
         try:
@@ -156,17 +158,18 @@ def load_images(args, shape, source=None) -> np.ndarray:
             if not isinstance(items, np.memmap):
                 write(args.out / "images.npy", lambda file: np.save(file, items))
             return items
-    suffixes = {"", *Image.registered_extensions()}
 
     def read(item):
         try:
             if value_range:
                 picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
-            elif item.suffix.lower() in suffixes and item.is_file():
+            elif item.suffix and item.suffix.lower() not in KINDS:
+                raise ValueError(f"Pillow does not read {kind_of(item)}")
+            elif not item.is_file():  # a pipe would wait for ever
+                raise ValueError("not a file, or no access")
+            else:
                 picture = Image.open(item)
-                picture.draft(None, (max(shape), max(shape)))  # faster: 1/2, 1/4 or 1/8
-            else:  # a pipe would wait for ever, and a RAW file give its thumbnail
-                raise ValueError("no file, or none that Pillow reads, or no access")
+                picture.draft(None, [max(shape[:2])] * 2)  # faster: 1/2, 1/4 or 1/8
             return fit_picture(picture, shape, args.fit, args.background)
         except Exception as error:  # Pillow raises of every kind on broken files
             left_out[item] = str(error) or type(error).__name__
@@ -183,21 +186,19 @@ def load_images(args, shape, source=None) -> np.ndarray:
             out.seek(0)  # the header has room for any count
             header["shape"] = (len(items) - len(left_out), *shape)
             np.lib.format.write_array_header_1_0(out, header)
-        kinds = collections.Counter(file.suffix.lower() for file in left_out)
-        counts = [f"{n:,} {kind or 'no suffix'}" for kind, n in kinds.most_common(9)]
-        told = ascii(", ".join(counts))[1:-1]
-        if kinds.keys() & {".heic", ".heif"}:
-            told += " (for HEIC: pip install pillow-heif)"
-        if left_out:
-            lines = sorted(f"{file}: {reason}\n" for file, reason in left_out.items())
-            options = "utf-8", "backslashreplace"  # names need not be Unicode
-            listed = args.out / "left_out.txt"
-            write(listed, lambda file: file.write_text("".join(lines), *options))
-            print(f"left out  {told}: see {listed}")
-        if len(left_out) == len(items):
-            raise InputError(f"no pictures in {source}: {told or 'no files'}")
+        if len(items) == len(left_out):
+            reason = ": ".join(map(str, min(left_out.items(), default=["no files"])))
+            raise InputError(f"no pictures in {source}: {reason}")
 
     write(args.out / "images.npy", decode)
+    if left_out:
+        lines = "".join(f"{file}: {why}\n" for file, why in sorted(left_out.items()))
+        options = "utf-8", "backslashreplace"  # names need not be Unicode
+        listed = args.out / "left_out.txt"
+        write(listed, lambda file: file.write_text(lines, *options))
+        kinds = collections.Counter(map(kind_of, left_out)).most_common(9)
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
+        print(f"left out  {counts}: see {listed}")
     return np.load(args.out / "images.npy", mmap_mode="r")
 
 
@@ -216,6 +217,12 @@ def find_files(folder) -> list[Path]:
         folders[:] = [name for name in folders if name[0] not in ".@#$"]
         found += [Path(root, name) for name in names if name[0] != "."]
     return sorted(found + [Path(error.filename) for error in errors])
+
+
+def kind_of(file) -> str:
+    """The suffix of a file, for people."""
+    suffix = ascii(file.suffix.lower())[1:-1] or "without suffix"
+    return suffix + " (pip install pillow-heif)" * (suffix in (".heic", ".heif"))
 
 
 def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
@@ -414,6 +421,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
     text = json.dumps(settings, indent=2)
 
+    def wants_row(step):  # each 100 steps of an epoch, and at its end
+        return step % per_epoch % 100 == 0
+
     def wants_sheet(step):  # 0, 1, 2, 5, 10, 20, 50 ..., then as often as the source
         early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
         return early or step % sample_every == 0
@@ -425,7 +435,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         start, rows = restore(checkpoint, text, variables)
         if start >= total:
             return print(f"finished already, at step {start:,}: extend it with --steps")
-        rows = [row for row in rows if row[1] % per_epoch % 100 == 0]  # no early end's
+        rows = [row for row in rows if wants_row(row[1])]  # but not of an early end
     for old in samples.glob("step_*.png"):
         if int(old.stem[5:]) > start or not wants_sheet(int(old.stem[5:])):
             old.unlink()
@@ -451,17 +461,15 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
     bar = keras.utils.Progbar(total - start, **options)
-    header = ",".join(["epoch", "step", *gan.metrics_names])
-    table = {"fmt": "%.7g", "delimiter": ",", "header": header, "comments": ""}
     stream = batches(images, batch_size, args.seed, start, with_replacement)
     due = time.monotonic() + KEEP_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
         for step, batch in zip(range(start + 1, total + 1), stream):
             if (step - 1) % per_epoch == 0:
                 gan.reset_metrics()
-            # TensorFlow chats while it compiles the first.
-            play = quiet()(train_step) if step == start + 1 else train_step
-            logs = {name: float(value) for name, value in play(batch).items()}
+            chats = step == start + 1  # TensorFlow, while it compiles
+            with quiet() if chats else contextlib.nullcontext():
+                logs = {k: float(v) for k, v in train_step(batch).items()}
             ends = step == total or bool(stopped)
             film_due = ends or time.monotonic() > due
             save_due = film_due or wants_sheet(step)
@@ -469,7 +477,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
                 hint = f"{out} keeps what was before; try --fresh and another --seed"
                 raise InputError(f"losses or weights not finite at step {step}: {hint}")
-            if ends or step % per_epoch % 100 == 0:
+            if ends or wants_row(step):
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if ends or wants_sheet(step):
                 save_sheet(step)
@@ -477,7 +485,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 more = {"step": step, "rows": rows, "settings": text}
                 write(checkpoint, lambda file: np.savez(file, *values, **more))
                 write(out / "generator.keras", gan.generator.save)
-                write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
+                head = {"header": ",".join(["epoch", "step", *logs]), "comments": ""}
+                save = partial(np.savetxt, X=rows, fmt="%.7g", delimiter=",", **head)
+                write(out / "losses.csv", save)
             if film_due:
                 write(out / "training.gif", lambda file: save_film(file, samples))
                 due = time.monotonic() + KEEP_SECONDS
@@ -489,7 +499,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
 def restore(file, text, variables):
     """Give the variables the values of a checkpoint; return its step and rows."""
-    hint, new = "choose another --out, or start over with --fresh", json.loads(text)
+    new = json.loads(text)
+    hint = "choose another --out, or start over with --fresh"
     try:
         with np.load(file) as arrays:
             old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
@@ -499,9 +510,10 @@ def restore(file, text, variables):
                     variable.assign(arrays[f"arr_{i}"])
                 return int(arrays["step"]), rows
     except Exception as error:  # numpy raises of every kind on broken files
-        raise InputError(f"{file} is damaged, or of other networks: {hint}") from error
-    name = other[0]
-    raise InputError(f"{file} has {name} {old[name]}, not {new[name]}: {hint}")
+        why = f"is damaged, or of other networks ({error})"
+        raise InputError(f"{file} {why}: {hint}") from None
+    why = f"has {other[0]} {old[other[0]]}, not {new[other[0]]}"
+    raise InputError(f"{file} {why}: use the same, {hint}")
 
 
 @contextlib.contextmanager
