@@ -196,7 +196,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
         options = "utf-8", "backslashreplace"  # names need not be Unicode
         listed = args.out / "left_out.txt"
         write(listed, lambda file: file.write_text(lines, *options))
-        kinds = collections.Counter(map(kind_of, left_out)).most_common(9)
+        kinds = collections.Counter(map(kind_of, sorted(left_out))).most_common(9)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
         print(f"left out  {counts}: see {listed}")
     return np.load(args.out / "images.npy", mmap_mode="r")
