@@ -45,7 +45,7 @@ def test_cell_by_cell(name, folder, tmp_path):
     """And the first of them pasted whole, until somebody presses the stop button."""
     shutil.copy(ROOT / "utils.py", tmp_path)
     source = (ROOT / f"{name}.py").read_text("utf-8")
-    options = ["--images", folder, "--steps", 3, "--out", "mine", *QUICK[name]]
+    options = ["--images", folder, "--steps", 2, "--out", "mine", *QUICK[name]]
     *cells, start, _ = cells_of(source)
     assert start.source.split() == ["if", "__name__", "==", '"__main__":', "main()"]
     last = CODE(f"main({[str(option) for option in options]})")
@@ -59,7 +59,7 @@ def test_cell_by_cell(name, folder, tmp_path):
         interrupt_when(out / "samples" / "step_0000001.png", client)
     client.execute()  # raises what a cell raises
 
-    assert "3/3" in printed(last) and printed(last).endswith("done\n")
+    assert "2/2" in printed(last) and printed(last).endswith("done\n")
     assert (tmp_path / "mine" / "generator.keras").exists()
     assert printed(mistake).count("\n") == 1 and "0 is not from 1" in printed(mistake)
     for cell in (last, *pasted):  # one sheet, the newest

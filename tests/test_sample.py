@@ -7,6 +7,8 @@ from PIL import Image
 
 import sample
 
+pytestmark = pytest.mark.xdist_group("trained")  # which is made once in a process
+
 
 def pictures(out, *options):
     call("sample", out, *options)

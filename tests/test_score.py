@@ -12,6 +12,8 @@ import dcgan_general
 import score
 import utils
 
+pytestmark = pytest.mark.xdist_group("trained")  # which is made once in a process
+
 
 def toy_images(count, side, seed=0):
     toys = [Image.fromarray(utils.draw_toy((seed, i))) for i in range(count)]
