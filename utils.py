@@ -141,10 +141,18 @@ class Parser(OneLineParser):
 
 
 def load_images(args, shape, source=None) -> np.ndarray:
-    """The training pictures, uint8 (N, *shape), N > 0, kept in images.npy in args.out.
+    """The training pictures, brought to a shape and kept in images.npy in args.out.
 
-    shape is (height, width, 3 for RGB or 1 for gray); source, in place of args.images,
-    a file, an array, or a folder, which is read in the order of its paths.
+    Args:
+        args: parsed options (images, fit, background, out, seed).
+        shape: (height, width, channels), channels 3 (RGB) or 1 (gray).
+        source: a folder, a file or an array, in place of args.images.
+
+    Returns:
+        uint8 array (N, *shape), N at least 1; a folder's in the order of its paths.
+
+    Raises:
+        InputError: there are no pictures, or they cannot be used.
     """
     source, left_out = args.images if source is None else source, {}
     if source is None:
