@@ -17,7 +17,6 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
-KINDS = Image.registered_extensions()
 
 
 @contextlib.contextmanager
@@ -154,7 +152,8 @@ def load_images(args, shape, source=None) -> np.ndarray:
     Raises:
         InputError: there are no pictures, or they cannot be used.
     """
-    source, left_out = args.images if source is None else source, {}
+    source = args.images if source is None else source
+    target, left_out = args.out / "images.npy", {}
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
         source = np.stack([draw_toy((args.seed, i)) for i in range(2000)])
@@ -164,14 +163,15 @@ def load_images(args, shape, source=None) -> np.ndarray:
         items, value_range = read_array(source)
         if (items.dtype, items.shape[1:], value_range) == (np.uint8, shape, (0, 255)):
             if not isinstance(items, np.memmap):
-                write(args.out / "images.npy", lambda file: np.save(file, items))
+                write(target, lambda file: np.save(file, items))
             return items
+    readable = Image.registered_extensions()
 
     def read(item):
         try:
             if value_range:
                 picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
-            elif item.suffix and item.suffix.lower() not in KINDS:
+            elif item.suffix and item.suffix.lower() not in readable:
                 raise ValueError(f"Pillow does not read {kind_of(item)}")
             elif not item.is_file():  # a pipe would wait for ever
                 raise ValueError("not a file, or no access")
@@ -198,7 +198,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
             reason = ": ".join(map(str, min(left_out.items(), default=["no files"])))
             raise InputError(f"no pictures in {source}: {reason}")
 
-    write(args.out / "images.npy", decode)
+    write(target, decode)
     if left_out:
         lines = "".join(f"{file}: {why}\n" for file, why in sorted(left_out.items()))
         options = "utf-8", "backslashreplace"  # names need not be Unicode
@@ -207,7 +207,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
         kinds = collections.Counter(map(kind_of, sorted(left_out))).most_common(9)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
         print(f"left out  {counts}: see {listed}")
-    return np.load(args.out / "images.npy", mmap_mode="r")
+    return np.load(target, mmap_mode="r")
 
 
 def find_files(folder) -> list[Path]:
@@ -493,9 +493,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 more = {"step": step, "rows": rows, "settings": text}
                 write(checkpoint, lambda file: np.savez(file, *values, **more))
                 write(out / "generator.keras", gan.generator.save)
-                head = {"header": ",".join(["epoch", "step", *logs]), "comments": ""}
-                save = partial(np.savetxt, X=rows, fmt="%.7g", delimiter=",", **head)
-                write(out / "losses.csv", save)
+                head = ",".join(["epoch", "step", *logs])
+                table = dict(fmt="%.7g", delimiter=",", header=head, comments="")
+                write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
             if film_due:
                 write(out / "training.gif", lambda file: save_film(file, samples))
                 due = time.monotonic() + KEEP_SECONDS

@@ -177,6 +177,7 @@ def test_a_full_disk_gives_one_line_and_leaves_the_last_checkpoint(folder, tmp_p
     import resource
 
     options = ["--images", folder, *TINY, "--out", tmp_path / "run", "--steps"]
+    call("dcgan_general", *options, 9, "--out", tmp_path / "whole")
     call("dcgan_general", *options, 2)
     before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (5000, 100):  # no checkpoint, nothing at all
@@ -190,6 +191,7 @@ def test_a_full_disk_gives_one_line_and_leaves_the_last_checkpoint(folder, tmp_p
         assert not list((tmp_path / "run").rglob(".unfinished-*"))
     text, _ = call("dcgan_general", *options, 9)
     assert "steps 2 to 9" in text, "the last checkpoint that fitted"
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_paths_with_brackets_and_home_and_files_in_the_way(tmp_path, monkeypatch):
