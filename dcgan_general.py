@@ -119,7 +119,8 @@ def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment
 class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
-    Parameters as in the source, d_learning_rate and seed; optimizer is G's.
+    Parameters as in the source, d_learning_rate and seed; optimizer is G's, and if
+    given by name has Keras' defaults.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class DCGAN(keras.Model):
         super().__init__()
         self.save_path, self.batch_size, self.seed = save_path, batch_size, seed
         self.input_size = input_size
-        self.networks = {
+        self.architecture = {
             "img_size": tuple(img_size),
             "kernel_size": tuple(kernel_size),
             "stride": tuple(stride),
@@ -149,8 +150,8 @@ class DCGAN(keras.Model):
             "increment": increment,
         }
         keras.utils.set_random_seed(seed)  # of the initial weights
-        self.generator = build_generator(input_size, **self.networks)
-        self.discriminator = build_discriminator(**self.networks)
+        self.generator = build_generator(input_size, **self.architecture)
+        self.discriminator = build_discriminator(**self.architecture)
         adam = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
         self.g_optimizer = keras.optimizers.get(optimizer or adam)
         self.d_optimizer = keras.optimizers.Adam(d_learning_rate, beta_1=BETA_1)
@@ -207,10 +208,10 @@ class DCGAN(keras.Model):
             argv = ["--out", self.save_path, "--seed", self.seed, "--epochs", epochs]
             parser = Parser("dcgan_general", "", batch_size=self.batch_size, length="")
             args = parser.parse_args(argv)
-            vars(args).update(self.networks, input_size=self.input_size)
+            vars(args).update(self.architecture, input_size=self.input_size)
         train(
             self,
-            load_images(args, self.networks["img_size"], images),  # [D6]
+            load_images(args, self.architecture["img_size"], images),  # [D6]
             args,
             batch_size=self.batch_size,
             sheet_size=SHEET,
@@ -235,9 +236,9 @@ def main(argv=None):
     add("--kernel-size", KERNEL_SIZE, whole, "of all convolutions", nargs=2)
     add("--stride", STRIDE, whole, "of all convolutions", nargs=2)
     add("--depth", DEPTH, whole, "convolutions in each network")
-    add("--increment", INCREMENT, whole, "filters more per convolution")
-    add("--dropout", DROPOUT, number(0, 0.99, float), "share")
-    add("--optimizer", "adam", str, "of G, a name of Keras'")
+    add("--increment", INCREMENT, whole, "filters added per convolution")
+    add("--dropout", DROPOUT, number(0, 0.99, float), "rate")
+    add("--optimizer", "adam", str.lower, "of G, by its name in Keras")
     add("--learning-rate", LEARNING_RATE, rate, "of G")
     add("--d-learning-rate", D_LEARNING_RATE, rate, "of D")
     args = parser.parse_args(argv)
@@ -284,7 +285,7 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] In D's step G runs in inference mode (moving averages, no dropout).
-# - [K2] G is trained on the very z whose pictures D has just learned to tell.
+# - [K2] G is trained on the same z, whose fakes D has just seen.
 # - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README names
 #   2e-4 for both, and advises a ratio.
 # - [K4] In G's step D, though frozen, uses batch statistics and dropout.

@@ -144,12 +144,10 @@ def nearest(some, others, least=0.0) -> float:
 
 
 def variety(generated, some_real, real):
-    """Signs of copies and of collapse.
+    """Signs of copies and of collapse: distances of generated and of real pictures.
 
-    Returns:
-        median distances of generated and of real pictures from the nearest real one
-        (that is not the same, for real ones: half a level of 255 or more); mean
-        distances of generated and of real pictures from each other.
+    First the medians of those from the nearest real one (for real ones, not the same:
+    half a level of 255 or more), then the means of those from each other.
     """
     generated, some_real, real = map(thumbnails, (generated, some_real, real))
     return (
@@ -172,7 +170,11 @@ def main(argv=None):
 
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]
-    real, _ = utils.read_array(args.images or args.run / "images.npy")
+    real, value_range = utils.read_array(args.images or args.run / "images.npy")
+    if not args.images and len(real) != settings["pictures"]:
+        raise utils.InputError("not this run's images.npy: name it with --images")
+    if value_range != (0, 255):
+        real = utils.to_uint8(real, value_range)
     n = min(args.pictures, len(real) // 2)
     if real.shape[1:] != shape or n < 16 or min(shape[:2]) < PATCH:
         raise utils.InputError(

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# TensorFlow leaves oneDNN off on x86 CPUs without AVX512-VNNI or AMX: docs/speed.md.
+# TensorFlow leaves oneDNN, its faster kernels, off on many x86 CPUs: docs/speed.md.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
@@ -32,9 +32,11 @@ with contextlib.suppress(ImportError):  # photos of phones
 @contextlib.contextmanager
 def quiet():
     """Keep C++ libraries off file descriptor 2, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.__stderr__ is None:  # closed
+        yield
+        return
     with open(os.dup(2), "w") as stderr, open(os.devnull, "w") as null:
-        shown = stderr if "TF_CPP_MIN_LOG_LEVEL" in os.environ else null
-        os.dup2(shown.fileno(), 2)
+        os.dup2(null.fileno(), 2)
         try:
             yield
         finally:
@@ -90,7 +92,7 @@ def path(text):
     """An argparse type: a path, but not the empty one, which is the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -157,7 +159,8 @@ def load_images(args, shape, source=None) -> np.ndarray:
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
         source = np.stack([draw_toy((args.seed, i)) for i in range(2000)])
-    if isinstance(source, (str, Path)) and os.path.isdir(source):
+    given = isinstance(source, (str, Path))
+    if given and os.path.isdir(source):
         items, value_range = find_files(source), None
     else:
         items, value_range = read_array(source)
@@ -165,6 +168,8 @@ def load_images(args, shape, source=None) -> np.ndarray:
             if not isinstance(items, np.memmap):
                 write(target, lambda file: np.save(file, items))
             return items
+    if given and os.path.realpath(source) in map(os.path.realpath, (args.out, target)):
+        raise InputError(f"that would change {source}: choose another --out")
     readable = Image.registered_extensions()
 
     def read(item):
@@ -199,10 +204,11 @@ def load_images(args, shape, source=None) -> np.ndarray:
             raise InputError(f"no pictures in {source}: {reason}")
 
     write(target, decode)
+    listed = args.out / "left_out.txt"
+    listed.unlink(missing_ok=True)
     if left_out:
         lines = "".join(f"{file}: {why}\n" for file, why in sorted(left_out.items()))
         options = "utf-8", "backslashreplace"  # names need not be Unicode
-        listed = args.out / "left_out.txt"
         write(listed, lambda file: file.write_text(lines, *options))
         kinds = collections.Counter(map(kind_of, sorted(left_out))).most_common(9)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
@@ -268,8 +274,8 @@ def read_array(source):
     given = isinstance(source, (str, Path))
     try:
         array = np.asanyarray(load_file(source) if given else source)
-    except FileNotFoundError:
-        raise InputError(f'no such file or folder: "{source}"') from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputError(f"{source}: {error.strerror}") from None
     except Exception:  # numpy, too, raises of every kind
         hint = "no folder, and no whole .npy, .npz or IDX file of pictures"
         raise InputError(f"{source if given else 'the list'} is {hint}") from None
@@ -291,12 +297,12 @@ def read_array(source):
 
 def is_pictures(array) -> bool:
     """Whether an array is of numbers, (N, H, W) or (N, H, W, 1, 3 or 4), N > 0."""
-    n, height, width, channels = (*array.shape, 0, 0, 0, 0)[:4]
-    if array.ndim == 3:  # not (H, W, 3) or (H, W, N)
-        fits = 4 < width <= 4 * height and not n == height != width
-    else:
-        fits = array.ndim == 4 and channels in (1, 3, 4)
-    return fits and array.size > 0 and array.dtype.kind in "biuf"
+    if array.size == 0 or array.dtype.kind not in "biuf":
+        return False
+    if array.ndim == 3:  # but not (H, W, 3) or (H, W, N)
+        n, height, width = array.shape
+        return 4 < width <= 4 * height and not n == height != width
+    return array.ndim == 4 and array.shape[3] in (1, 3, 4)
 
 
 def load_file(file) -> np.ndarray:
@@ -427,33 +433,21 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     some = images[:: len(images) // 1000 + 1].tobytes()
     settings |= {"pictures": len(images), "checksum": zlib.crc32(some)}
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
+    rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate
+    settings["learning_rates"] = [round(float(rate), 9) for rate in rates]
     text = json.dumps(settings, indent=2)
-
-    def wants_row(step):  # each 100 steps of an epoch, and at its end
-        return step % per_epoch % 100 == 0
 
     def wants_sheet(step):  # 0, 1, 2, 5, 10, 20, 50 ..., then as often as the source
         early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
         return early or step % sample_every == 0
 
     checkpoint, samples, start, rows = out / "checkpoint.npz", out / "samples", 0, []
-    if args.fresh:
-        checkpoint.unlink(missing_ok=True)
+    if args.fresh and checkpoint.exists():
+        checkpoint.unlink()
     if checkpoint.exists():
         start, rows = restore(checkpoint, text, variables)
         if start >= total:
             return print(f"finished already, at step {start:,}: extend it with --steps")
-        rows = [row for row in rows if wants_row(row[1])]  # but not of an early end
-    for old in samples.glob("step_*.png"):
-        if int(old.stem[5:]) > start or not wants_sheet(int(old.stem[5:])):
-            old.unlink()
-
-    def save_sheet(step):
-        file = samples / f"step_{step:07}.png"
-        pictures = draw(gan.generator, z, value_range)
-        write(file, sheet(pictures, sheet_size[1]).save)
-        if NOTEBOOK:
-            newest.update(display.Image(filename=file))
 
     print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; see {out}")
     write(out / "settings.json", lambda file: file.write_text(text))
@@ -462,11 +456,22 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         from IPython import display
 
         newest = display.display(display.Pretty(""), display_id=True)
+
+    def save_sheet(step):
+        file = samples / f"step_{step:07}.png"
+        pictures = draw(gan.generator, z, value_range)
+        write(file, sheet(pictures, sheet_size[1]).save)
+        if NOTEBOOK:
+            newest.update(display.Image(filename=file))
+
     if start == 0:
+        for old in samples.glob("step_*.png"):
+            old.unlink()
         write(out / "real.png", sheet(images[:64], 8).save)
         save_sheet(0)
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
-    train_step = tf.function(gan.train_step, signature, jit_compile=bool(GPUS))
+    xla = bool(GPUS) and sys.platform != "darwin"  # Apple's GPUs have none
+    train_step = tf.function(gan.train_step, signature, jit_compile=xla)
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
     bar = keras.utils.Progbar(total - start, **options)
     stream = batches(images, batch_size, args.seed, start, with_replacement)
@@ -475,8 +480,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         for step, batch in zip(range(start + 1, total + 1), stream):
             if (step - 1) % per_epoch == 0:
                 gan.reset_metrics()
-            chats = step == start + 1  # TensorFlow, while it compiles
-            with quiet() if chats else contextlib.nullcontext():
+            with quiet() if step == start + 1 else contextlib.nullcontext():  # compiles
                 logs = {k: float(v) for k, v in train_step(batch).items()}
             ends = step == total or bool(stopped)
             film_due = ends or time.monotonic() > due
@@ -485,20 +489,21 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
                 hint = f"{out} keeps what was before; try --fresh and another --seed"
                 raise InputError(f"losses or weights not finite at step {step}: {hint}")
-            if ends or wants_row(step):
+            if ends or step % per_epoch % 100 == 0:  # also at the end of each epoch
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if ends or wants_sheet(step):
                 save_sheet(step)
             if save_due:
-                more = {"step": step, "rows": rows, "settings": text}
-                write(checkpoint, lambda file: np.savez(file, *values, **more))
                 write(out / "generator.keras", gan.generator.save)
                 head = ",".join(["epoch", "step", *logs])
                 table = dict(fmt="%.7g", delimiter=",", header=head, comments="")
                 write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
-            if film_due:
-                write(out / "training.gif", lambda file: save_film(file, samples))
-                due = time.monotonic() + KEEP_SECONDS
+                if film_due:
+                    write(out / "training.gif", lambda file: save_film(file, samples))
+                    due = time.monotonic() + KEEP_SECONDS
+                # Last, so that all that lies beside a checkpoint is as new.
+                more = {"step": step, "rows": rows, "settings": text}
+                write(checkpoint, lambda file: np.savez(file, *values, **more))
             bar.update(step - start, logs.items(), finalize=ends)
             if ends:
                 break
@@ -508,7 +513,6 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 def restore(file, text, variables):
     """Give the variables the values of a checkpoint; return its step and rows."""
     new = json.loads(text)
-    hint = "choose another --out, or start over with --fresh"
     try:
         with np.load(file) as arrays:
             old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
@@ -517,11 +521,10 @@ def restore(file, text, variables):
                 for i, variable in enumerate(variables):
                     variable.assign(arrays[f"arr_{i}"])
                 return int(arrays["step"]), rows
+            why = f"has {other[0]} {old[other[0]]}, not {new[other[0]]}"
     except Exception as error:  # numpy raises of every kind on broken files
         why = f"is damaged, or of other networks ({error})"
-        raise InputError(f"{file} {why}: {hint}") from None
-    why = f"has {other[0]} {old[other[0]]}, not {new[other[0]]}"
-    raise InputError(f"{file} {why}: use the same, {hint}")
+    raise InputError(f"{file} {why}: choose another --out, or start over with --fresh")
 
 
 @contextlib.contextmanager

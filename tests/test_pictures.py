@@ -136,6 +136,8 @@ def test_broken_files_among_many_are_left_out_with_the_reason(tmp_path, capfd):
         file.with_stem("cut").write_bytes(data[: len(data) // 2])
         file.with_stem("bad").write_bytes(data[:300] + b"\xff" * 1700 + data[2000:])
     images, names = load(folder, tmp_path / "run"), left_out(tmp_path / "run")
+    load(PIXELS, tmp_path / "run", (9, 9, 3))
+    assert not (tmp_path / "run" / "left_out.txt").exists()
     assert {"bomb.ppm", "cut.jpg", "cut.png", "bad.png"} <= {*names}
     assert "ok" not in " ".join(names) and len(images) + len(names) == 11
     assert capfd.readouterr().err == ""
@@ -148,6 +150,15 @@ def test_hidden_files_nas_folders_and_results_are_left_out(tmp_path):
     (tmp_path / "#in" / "run" / "settings.json").write_text("{}")
     (tmp_path / "#in" / "settings.json").write_text("of another program")
     assert len(load(tmp_path / "#in", tmp_path / "run")) == 1
+
+
+def test_pictures_are_never_overwritten(tmp_path):
+    save(tmp_path / "x.png")
+    load(tmp_path, tmp_path / "run")
+    for source in (tmp_path / "run", tmp_path / "run" / "images.npy"):
+        with pytest.raises(utils.InputError, match="would change .*run"):
+            load(source, tmp_path / "run", (9, 9, 3))
+    assert np.load(tmp_path / "run" / "images.npy").shape == (1, 8, 6, 3)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")

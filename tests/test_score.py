@@ -1,6 +1,7 @@
 """The score: against the paper's definition in double precision."""
 
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -90,7 +91,7 @@ def test_copies_and_collapse():
     assert score.variety(new, twins[:100], twins)[1] > 1, "neither itself nor its twin"
 
 
-def test_from_the_command_line(trained):
+def test_from_the_command_line(trained, tmp_path):
     """Before any training the generator is its own ceiling; real pictures are best."""
     text, _ = call("score", trained, "--pictures", 64)
     assert "64 of each kind, 28x28x1; 2,000 real ones in all" in text
@@ -101,15 +102,23 @@ def test_from_the_command_line(trained):
     assert mean["real, other half"] < 0.5 * mean["generated"]
     assert mean["generated"] == pytest.approx(mean["before training"], rel=0.2)
     assert ": no copies" in text and "collapsed, or nearly" in text
-    assert call("score", trained, "--pictures", 64)[0] == text, "the same numbers"
+    np.save(tmp_path / "floats.npy", np.load(trained / "images.npy") / 255)
+    again, _ = call(
+        "score", trained, "--pictures", 64, "--images", tmp_path / "floats.npy"
+    )
+    assert again.endswith(text), "the same numbers"
 
 
 def test_mistakes_give_one_line(trained, tmp_path):
     np.save(tmp_path / "few.npy", np.full((9, 28, 28, 1), 200, np.uint8))
+    other = shutil.copytree(trained, tmp_path / "other")
+    shutil.copy(tmp_path / "few.npy", other / "images.npy")
     for options, says in (
         ([tmp_path], "there is no generator"),
+        ([other], "not this run's images.npy"),
         ([trained, "--images", tmp_path / "few.npy"], "it takes 32 or more"),
-        ([trained, "--images", "nowhere"], "no such file"),
+        ([trained, "--images", "nowhere"], "nowhere: No such file"),
+        ([trained, "--images", tmp_path], ": Is a directory"),
         ([trained, "--pictures", 0], "not from 16"),
     ):
         _, errors = call("score", *options, status=2)

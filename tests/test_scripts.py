@@ -133,20 +133,23 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(folder, tmp_path):
     options[1] = folder.rename(tmp_path / "moved")
     text, _ = call("dcgan_grayscale", *options, "--out", tmp_path / "run")
     assert re.search(r"steps [1-9]\d* to 30", text)
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run", stops=1)
 
 
 @pytest.mark.slow
 def test_longer_runs_fresh_ones_and_other_settings(folder, tmp_path):
     options = ["--images", folder, *TINY, "--out", tmp_path / "run"]
     call("dcgan_general", *options, "--epochs", 1)
+    copy = tmp_path / "run" / "samples" / "step_0000001 copy.png"
+    shutil.copy(copy.with_name("step_0000001.png"), copy)
     text, _ = call("dcgan_general", *options, "--epochs", 2)
     assert "steps 3 to 6" in text
+    copy.unlink()
     call("dcgan_general", *options[:-1], tmp_path / "once", "--epochs", 2)
-    assert_same_run(tmp_path / "once", tmp_path / "run")
+    assert_same_run(tmp_path / "once", tmp_path / "run", stops=1)
     text, _ = call("dcgan_general", *options, "--epochs", 2)
     assert "finished already, at step 6" in text
-    assert_same_run(tmp_path / "once", tmp_path / "run")
+    assert_same_run(tmp_path / "once", tmp_path / "run", stops=1)
     for other in (["--seed", 7], ["--depth", 2], ["--fit", "crop"], ["--fast"]):
         _, errors = call("dcgan_general", *options, *other, "--epochs", 3, status=2)
         assert f"has {other[0][2:]}" in errors and errors.count("\n") == 1
@@ -191,7 +194,18 @@ def test_a_full_disk_gives_one_line_and_leaves_the_last_checkpoint(folder, tmp_p
         assert not list((tmp_path / "run").rglob(".unfinished-*"))
     text, _ = call("dcgan_general", *options, 9)
     assert "steps 2 to 9" in text, "the last checkpoint that fitted"
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run", stops=1)
+
+
+def test_a_run_that_breaks_off_in_its_last_save_is_completed(tmp_path):
+    options = [*TINY, "--out", tmp_path / "run", "--steps", 3]
+    gif = tmp_path / "run" / "training.gif"
+    gif.mkdir(parents=True)
+    _, errors = call("dcgan_general", *options, status=2)
+    assert "training.gif cannot be written" in errors and errors.count("\n") == 1
+    gif.rmdir()
+    call("dcgan_general", *options)
+    assert gif.is_file()
 
 
 def test_paths_with_brackets_and_home_and_files_in_the_way(tmp_path, monkeypatch):
@@ -220,7 +234,7 @@ MISTAKES = [
     ("dcgan_pokemon", ["--background", "whitish"], "invalid getrgb value"),
     ("dcgan_pokemon", ["--seed", -1], "-1 is not from 0"),
     ("dcgan_pokemon", ["--fit", "stretch"], "invalid choice"),
-    ("dcgan_pokemon", ["--images", "nowhere"], 'no such file or folder: "nowhere"'),
+    ("dcgan_pokemon", ["--images", "nowhere"], "nowhere: No such file"),
     ("dcgan_pokemon", ["--images", ""], "the path is empty"),
     ("dcgan_pokemon", ["--out", ""], "the path is empty"),
     ("shoe_gan", ["--experiment", 5], "invalid choice"),
@@ -287,6 +301,9 @@ def test_the_general_class_trains_on_a_list_of_arrays(optimizer, tmp_path):
     if optimizer == "adam":
         gan.train(list(pictures), epochs=1)
         assert "\n1,3," in (tmp_path / "losses.csv").read_text()
+        gan.d_optimizer.learning_rate = 1e-4
+        with pytest.raises(utils.InputError, match="has learning_rates"):
+            gan.train(list(pictures), epochs=2)
     else:
         with pytest.raises(utils.InputError, match=r"not finite at step \d"):
             gan.train(list(pictures), epochs=1)
