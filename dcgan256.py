@@ -154,21 +154,22 @@ class DCGAN256(keras.Model):
     def sample_z(self, n, seed):
         return keras.random.uniform((n, LATENT_DIM), -1, 1, seed=seed)
 
-    def soft_labels(self, n, label):
-        return keras.random.uniform((n, 1), *label, seed=self.seed_generator)
+    def soft_labels(self, n, label_range):
+        return keras.random.uniform((n, 1), *label_range, seed=self.seed_generator)
 
     def mirror_some(self, images):
-        """Turn about every second picture left to right. [D1]"""
+        """Mirror each picture, left to right, with probability 1/2. [D1]"""
         n = tf.shape(images)[0]
         chance = keras.random.uniform((n, 1, 1, 1), seed=self.seed_generator)
         return tf.where(chance < 0.5, tf.reverse(images, [2]), images)
 
-    def update_d(self, images, label):
+    def update_d(self, images, label_range):
         """One update of D on one kind of pictures; returns loss and logits."""
         variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.discriminator(images, training=True)
-            loss = self.bce(self.soft_labels(tf.shape(images)[0], label), logits)
+            labels = self.soft_labels(tf.shape(images)[0], label_range)
+            loss = self.bce(labels, logits)
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, logits
 
@@ -233,9 +234,9 @@ if __name__ == "__main__":
 #
 # - [D1] Pictures are drawn with replacement, about half of them mirrored. The source
 #   takes 8 neighbours from a list in which its mirror follows each picture.
-# - [D2] One Adam runs to the end; the source loses its moments every 5,000 steps.
-# - [D3] In G's step only G's weights are updated. The source trains both, then puts
-#   D's back, with its moving averages, which here move on and are never used.
+# - [D2] Adam keeps its moments to the end; the source loses them every 5,000 steps.
+# - [D3] In G's step only G's weights are updated. The source trains both, then
+#   restores D, moving averages included; here those move on, and are never used.
 # - [D4] Sheets show the same z every time; the source's show new ones.
 # - [D5] Only the last checkpoint is kept; the source keeps one for each 1,000 steps.
 # - [D6] Padding is white, or --background; the source's continues the picture.
@@ -244,7 +245,7 @@ if __name__ == "__main__":
 #
 # Oddities kept:
 #
-# - [K1] Flipped labels: D says how probably a picture is generated.
+# - [K1] Flipped labels: D gives the probability of "generated".
 # - [K2] In D's step G runs in inference mode (moving averages), as in predict().
 # - [K3] G is trained towards D's soft label for real, not towards a clean 0.
 # - [K4] Adam's beta_1 is 0.9, where the DCGAN paper has 0.5.

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""DCGAN for gray pictures, 28×28 or any size divisible by 4: MNIST and its kin.
+"""DCGAN for gray pictures, 28×28 or any size divisible by 4: MNIST and the like.
 
 Source: github.com/sliao-mi-luku/DCGAN-grayscale-MNIST-Fashion-MNIST-Food-101.
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Szegedy et al. 2015,
@@ -40,7 +40,7 @@ DATASETS = {  # file is the one that Keras keeps below ~/.keras/datasets
     "fashion_mnist": {"steps": 9_000, "file": "fashion-mnist"},
     "kmnist": {"steps": 16_000, "file": "kmnist-train-imgs.npz"},
 }
-LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's: slow and steady
+LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's
 LABEL_SMOOTHING = 0.1  # [K2]
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 SAMPLE_EVERY = 500  # steps
@@ -175,7 +175,7 @@ def download(dataset):
 
 @plain_errors()
 def main(argv=None):
-    about = "DCGAN for MNIST and its kin, or any pictures made gray."
+    about = "DCGAN for MNIST and the like, or any pictures made gray."
     length = "16,000 steps, fashion_mnist 9,000"
     parser = Parser("dcgan_grayscale", about, batch_size=BATCH_SIZE, length=length)
     add = parser.add_argument

@@ -1,5 +1,5 @@
 # %% [markdown]
-"""DCGAN on Pokémon, 64×64: the plainest of the five, both networks updated at once.
+"""DCGAN on Pokémon, 64×64: the plainest of the five, with simultaneous updates.
 
 Source: github.com/Rajjeshwar/DCGAN.
 Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
@@ -7,7 +7,7 @@ Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
     python dcgan_pokemon.py --images ./pokemon    # 10,000 epochs
     python dcgan_pokemon.py --images ./pokemon --epochs 100
-    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1    # as the source
+    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1 --out runs/one_real
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
 deviations and [K1] ... oddities that were kept; they are listed at the end.
@@ -75,7 +75,7 @@ def build_discriminator():
 
 # %% The adversarial game
 class PokemonGAN(keras.Model):
-    """G and D and one step of their game: both updated at once."""
+    """G and D and one step of their game: both updated simultaneously."""
 
     def __init__(self, batch_size=BATCH_SIZE, seed=0):
         super().__init__()

@@ -9,8 +9,8 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
 136×102 on white.
 
     python shoe_gan.py --images ./shoes          # experiment 4, the final model
-    python shoe_gan.py --images ./shoes --epochs 30    # of 2,000: shoes of two colours
-    python shoe_gan.py --images ./shoes --experiment 2    # of the four published
+    python shoe_gan.py --images ./shoes --epochs 30    # 2,000 shoes: two colours so far
+    python shoe_gan.py --images ./shoes --experiment 2 --out runs/experiment_2
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
 deviations and [K1] ... oddities that were kept; they are listed at the end.
@@ -133,7 +133,7 @@ class ShoeGAN(keras.Model):
         self.d_optimizer = keras.optimizers.Adam(**ADAM)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # g_real: after 1.
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # as both networks are
 
@@ -163,7 +163,7 @@ class ShoeGAN(keras.Model):
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
-        g_tape = tf.GradientTape()  # records G now, and goes on with its loss in 2.
+        g_tape = tf.GradientTape()  # entered again in 2., for the loss by the updated D
         with g_tape:
             fake = self.generator(z, training=True)
 
