@@ -227,7 +227,7 @@ def main(argv=None):
     parser = Parser("dcgan_general", about, batch_size=BATCH_SIZE, length=length)
 
     def add(name, default, kind, text, nargs=None):
-        text += f" (default: {str(default).strip('()').replace(',', '')})"
+        text += " (default: %(default)s)"
         parser.add_argument(name, type=kind, nargs=nargs, default=default, help=text)
 
     whole, rate = number(1, 4096), number(1e-9, 1, float)
@@ -238,7 +238,6 @@ def main(argv=None):
     add("--depth", DEPTH, whole, "convolutions in each network")
     add("--increment", INCREMENT, whole, "filters added per convolution")
     add("--dropout", DROPOUT, number(0, 0.99, float), "rate")
-    add("--optimizer", "adam", str.lower, "of G, by its name in Keras")
     add("--learning-rate", LEARNING_RATE, rate, "of G")
     add("--d-learning-rate", D_LEARNING_RATE, rate, "of D")
     args = parser.parse_args(argv)
@@ -246,17 +245,11 @@ def main(argv=None):
         raise InputError("--img-size: pictures have 1 or 3 channels")
     if not (args.epochs or args.steps):
         args.epochs = EPOCHS
-    config = {"beta_1": BETA_1} if args.optimizer == "adam" else {}
-    config["learning_rate"] = args.learning_rate
-    try:
-        kind = {"class_name": args.optimizer, "config": config}
-        optimizer = keras.optimizers.get(kind)
-    except (ValueError, TypeError):
-        raise InputError(f"--optimizer: Keras has no {args.optimizer}") from None
+    adam = keras.optimizers.Adam(args.learning_rate, beta_1=BETA_1)
     names = "kernel_size", "stride", "input_size", "img_size", "dropout", "depth"
     names += "increment", "batch_size", "d_learning_rate", "seed"
     options = {name: getattr(args, name) for name in names}
-    gan = DCGAN(args.out, optimizer=optimizer, **options)
+    gan = DCGAN(args.out, optimizer=adam, **options)
     gan.train(args.images, args=args)
 
 

@@ -244,7 +244,6 @@ MISTAKES = [
     ("dcgan_general", ["--depth", 12], "smaller depth"),
     ("dcgan_general", ["--img-size", 64, 64, 2], "1 or 3 channels"),
     ("dcgan_general", ["--dropout", 1.5], "1.5 is not from 0"),
-    ("dcgan_general", ["--optimizer", "sgdd"], "Keras has no sgdd"),
 ]
 
 
