@@ -57,10 +57,10 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """The folder of two steps of dcgan_grayscale on toys."""
+    """The folder of two steps of dcgan_general on toys, from uniform z and seed 3."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    options = ["--img-size", 28, 28, "--batch-size", 4, "--steps", 2]
-    call("dcgan_grayscale", *options, "--out", out)
+    options = ["--img-size", 28, 28, 1, "--depth", 1, "--batch-size", 4, "--seed", 3]
+    call("dcgan_general", *options, "--steps", 2, "--out", out)
     return out
 
 

@@ -101,6 +101,9 @@ def test_from_the_command_line(trained, tmp_path):
     mean = {name: row[2] for name, row in values.items()}
     assert mean["real, other half"] < 0.5 * mean["generated"]
     assert mean["generated"] == pytest.approx(mean["before training"], rel=0.2)
+    generated, floor, start = mean.values()
+    share = int(re.search(r"(-?\d+)% of the way", text)[1])
+    assert share == pytest.approx(100 * (start - generated) / (start - floor), abs=1)
     assert ": no copies" in text and "collapsed, or nearly" in text
     np.save(tmp_path / "floats.npy", np.load(trained / "images.npy") / 255)
     again, _ = call(

@@ -1,6 +1,7 @@
 """Each script as its users run it, from the command line; first that it works."""
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -10,21 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import keras
 import numpy as np
 import pytest
 from conftest import (
-    QUICK,
-    ROOT,
-    SCRIPTS,
-    assert_same_run,
-    call,
-    make_gan,
-    run,
-    start,
-    wait_for,
-)
+    QUICK, ROOT, SCRIPTS, assert_same_run, call, make_gan, run, start, wait_for
+)  # fmt: skip
 from PIL import Image
 
 import dcgan_general
@@ -108,14 +102,17 @@ def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
     assert_same_run(whole, out)
 
 
-@pytest.mark.parametrize("fast", [[], pytest.param(["--fast"], marks=pytest.mark.slow)])
-def test_the_same_seed_gives_the_same_run(fast, folder, tmp_path):
-    options = ["--images", folder, "--steps", 4, *TINY, *fast]
-    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
-        call("dcgan_general", *options, "--seed", seed, "--out", tmp_path / out)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(AssertionError):
-        assert_same_run(tmp_path / "a", tmp_path / "c")
+def test_the_same_seed_gives_the_same_run(folder, tmp_path):
+    """Also with faster kernels and mixed precision, both of which change the run."""
+    options = ["--images", folder, "--steps", 3, "--dropout", 0.25, *TINY, "--seed"]
+    runs = [1], [2], [1, "--fast"], [1, "--bfloat16"], [1, "--fast", "--bfloat16"]
+    outs = [tmp_path / str(i) for i in range(len(runs) + 1)]
+    for more, out in zip((*runs, runs[-1]), outs):
+        call("dcgan_general", *options, *more, "--out", out)
+    assert_same_run(*outs[-2:])
+    for one, other in itertools.combinations(outs[:-1], 2):
+        with pytest.raises(AssertionError):
+            assert_same_run(one, other)
 
 
 @pytest.mark.slow
@@ -306,6 +303,34 @@ def test_the_general_class_trains_on_a_list_of_arrays(optimizer, tmp_path):
             gan.train(list(pictures), epochs=1)
         assert not (tmp_path / "generator.keras").exists()
         assert not (tmp_path / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize("seconds", [600, 0])
+def test_what_is_written_when(seconds, tmp_path, monkeypatch):
+    """Five epochs of three steps; each step's loss is its number."""
+
+    class Counter(dcgan_general.DCGAN):
+        def train_step(self, images):
+            self.g_optimizer.iterations.assign_add(1)
+            self.means[0].update_state(self.g_optimizer.iterations)
+            return {"d_loss": self.means[0].result()}
+
+    savez = mock.Mock(wraps=np.savez)
+    monkeypatch.setattr(np, "savez", savez)
+    monkeypatch.setattr(utils, "KEEP_SECONDS", seconds)
+    monkeypatch.setattr(dcgan_general, "SAMPLE_EVERY", "2 epochs")
+    gan = Counter(tmp_path, img_size=(8, 8, 3), depth=1, increment=2, batch_size=4)
+    gan.train(np.zeros((9, 8, 8, 3), np.uint8) + np.arange(3, dtype=np.uint8), epochs=5)
+    means = [f"{epoch},{3 * epoch},{3 * epoch - 1}" for epoch in range(1, 6)]
+    assert (tmp_path / "losses.csv").read_text().split() == [
+        "epoch,step,d_loss",
+        *means,
+    ]
+    sheets = [0, 1, 2, 5, 6, 12, 15]
+    names = [path.name for path in sorted((tmp_path / "samples").iterdir())]
+    assert names == [f"step_{step:07}.png" for step in sheets]
+    saved = [call.kwargs["step"] for call in savez.call_args_list]
+    assert saved == ([*range(1, 16)] if seconds == 0 else sheets[1:])
 
 
 def test_batches_are_shuffled_passes_from_any_step_on():
