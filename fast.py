@@ -17,18 +17,18 @@ import tensorflow as tf
 from keras import layers
 from keras.optimizers import Adam
 
+LARGE = 2**23  # numbers, more than a cache holds
+
 
 @contextlib.contextmanager
 def accelerate(gan):
     """Make a gan faster: its networks (keras.Sequential) and its optimizers (Adam)."""
-    changed = []
-    for network in (gan.generator, gan.discriminator):
-        changed.append((network, "call", partial(call, network)))
+    changed = [(gan.generator, "call", call), (gan.discriminator, "call", call)]
     for optimizer in (gan.g_optimizer, gan.d_optimizer):
         if type(optimizer) is Adam and not optimizer.amsgrad:
-            changed.append((optimizer, "update_step", partial(adam_update, optimizer)))
+            changed.append((optimizer, "update_step", adam_update))
     for thing, name, faster in changed:
-        object.__setattr__(thing, name, faster)
+        object.__setattr__(thing, name, partial(faster, thing))
     try:
         yield
     finally:
@@ -60,6 +60,7 @@ def batch_normalization(layer, x, training):
         and not getattr(layer, "renorm", False)
         and layer.axis in (-1, len(x.shape) - 1)
         and len(x.shape) in (2, 4)
+        and layer.variable_dtype == "float32"  # the kernel has no other
     ):
         return None
     x, unknown = tf.cast(x, layer.compute_dtype), tf.zeros(0)
@@ -87,7 +88,7 @@ def dropout(layer, x, training):
         training
         and isinstance(layer, layers.Dropout)
         and layer.noise_shape is None
-        and layer.rate > 0
+        and 0 < layer.rate < 1
         and (256 * layer.rate).is_integer()
         and math.prod(x.shape[1:]) % 4 == 0  # a random word has four bytes
     ):
@@ -102,8 +103,12 @@ def dropout(layer, x, training):
 
 def gaussian_noise(layer, x, training):
     """From uniform numbers, in pairs (Box and Muller 1958)."""
-    even = math.prod(x.shape[1:]) % 2 == 0
-    if not (training and even and isinstance(layer, layers.GaussianNoise)):
+    if not (
+        training
+        and isinstance(layer, layers.GaussianNoise)
+        and layer.stddev > 0
+        and math.prod(x.shape[1:]) % 2 == 0
+    ):
         return None
     x, seed = tf.cast(x, layer.compute_dtype), layer.seed_generator.next()
     u = tf.random.stateless_uniform((2, tf.size(x) // 2), tf.cast(seed, tf.int32))
@@ -155,8 +160,8 @@ def finished(layer, y):
 
 
 def adam_update(optimizer, gradient, variable, learning_rate):
-    """Adam.update_step() in one kernel, for what is larger than any cache."""
-    if math.prod(variable.shape) < 2**23:
+    """Adam.update_step() in one kernel, for large variables."""
+    if math.prod(variable.shape) < LARGE:
         return Adam.update_step(optimizer, gradient, variable, learning_rate)
     i, dtype = optimizer._get_variable_index(variable), variable.dtype
     variables = variable, optimizer._momentums[i], optimizer._velocities[i]
