@@ -14,8 +14,9 @@ or, with the source's constructor parameters, by name:
     gan = DCGAN(save_path="runs/faces", img_size=(200, 180, 3), depth=5)
     gan.train("./faces", epochs=3000)
 
-Where the source's code and README disagree, this follows the code. [D1] ... are
-deviations and [K1] ... oddities that were kept; they are listed at the end.
+The grid over its pictures is in the source's, too: at stride 2 a kernel of 3 overlaps
+unevenly. Where the source's code and README disagree, this follows the code. [D1] ...
+are deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
