@@ -233,15 +233,14 @@ if __name__ == "__main__":
 # Deviations from the source (README.md names those that all scripts share):
 #
 # - [D1] Pictures are drawn with replacement, about half of them mirrored. The source
-#   takes 8 neighbours from a list in which its mirror follows each picture.
+#   takes 8 neighbours from a list in which each picture's mirror image follows it.
 # - [D2] Adam keeps its moments to the end; the source loses them every 5,000 steps.
 # - [D3] In G's step only G's weights are updated. The source trains both, then
-#   restores D, moving averages included; here those move on, and are never used.
+#   restores D, moving averages included; here D's move on, and are never used.
 # - [D4] Sheets show the same z every time; the source's show new ones.
 # - [D5] Only the last checkpoint is kept; the source keeps one for each 1,000 steps.
-# - [D6] Padding is white, or --background; the source's continues the picture.
-# - [D7] Keras 2 corrects moving averages for their start, and the variance for its
-#   bias; Keras 3 does neither.
+# - [D6] Padding is white, or --background; the source's is the picture's background.
+# - [D7] Keras 2 corrects moving averages for their start; Keras 3 does not.
 #
 # Oddities kept:
 #

@@ -52,8 +52,8 @@ def start_size(size, kernel, stride, depth):
     """The side from which G, each layer times stride, reaches size or some more."""
     start = size
     for _ in range(depth):
-        start = (start - kernel) // stride + 1
-    # start + 2 is the source's rule; size / stride**depth where it is too small. [D1]
+        start = int((start - kernel) / stride + 1)  # towards 0, as in the source
+    # The source starts from 2 more; size / stride**depth where that is too small. [D1]
     start = max(start + 2, -(-size // stride**depth))
     if start * stride**depth > 8 * size:
         raise InputError(
@@ -67,7 +67,7 @@ def start_size(size, kernel, stride, depth):
 def build_generator(
     input_size, img_size, kernel_size, stride, dropout, depth, increment
 ):
-    """z (B, input_size) to pictures (B, *img_size) in [-1, 1]; shapes: by default."""
+    """z (B, input_size) to pictures (B, *img_size) in [-1, 1], shapes by default."""
     height = start_size(img_size[0], kernel_size[0], stride[0], depth)
     width = start_size(img_size[1], kernel_size[1], stride[1], depth)
     network = [
@@ -120,8 +120,8 @@ def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment
 class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
-    Parameters as in the source, d_learning_rate and seed; optimizer is G's, and if
-    given by name has Keras' defaults.
+    The source's parameters, plus d_learning_rate and seed; optimizer is G's, and a name
+    gives one with Keras' defaults.
     """
 
     def __init__(
@@ -261,9 +261,9 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] Any height and width, cropped unevenly where needed, from the smallest start
-#   that does, up to 8 times the side; 1 or 3 channels. The source takes the height
-#   for both, crops evenly, and draws 3 channels.
+# - [D1] Any height and width: G starts larger where the source's start is too small,
+#   and crops, unevenly where it must, up to 8 times the side; 1 or 3 channels. The
+#   source takes the height for both, crops evenly, and draws 3 channels.
 # - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
 #   draws new ones for each, from a normal distribution.
 # - [D3] Pictures are scaled to [-1, 1]; 0 to 255 there, which makes G's so pale.
@@ -273,13 +273,12 @@ if __name__ == "__main__":
 # - [D5] Losses are means over the epoch, D's the sum of its two terms. The source
 #   shows the last ones of the epoch, and half of D's.
 # - [D6] Pictures of another shape are resized and padded; the source skips them.
-# - [D7] Keras 2 corrects moving averages for their start, and the variance for its
-#   bias; Keras 3 does neither.
+# - [D7] Keras 2 corrects moving averages for their start; Keras 3 does not.
 #
 # Oddities kept:
 #
 # - [K1] In D's step G runs in inference mode (moving averages, no dropout).
 # - [K2] G is trained on the same z, whose fakes D has just seen.
-# - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The README names
-#   2e-4 for both, and advises a ratio.
+# - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The source's
+#   README names 2e-4 for both, and advises a ratio other than 1.
 # - [K4] In G's step D, though frozen, uses batch statistics and dropout.

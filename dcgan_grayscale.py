@@ -212,7 +212,7 @@ if __name__ == "__main__":
 #   not published; code of its kind makes D's fakes with predict().
 # - [D2] z is standard normal, and pictures are scaled to [-1, 1], the range of tanh.
 # - [D3] One update of D on both halves, losses averaged: an assumption, the same as
-#   one batch of 64, as D has no batch normalization.
+#   one batch of 64, as D has no batch normalization. Code of its kind often makes two.
 # - [D4] Pictures of other proportions are padded. Height and width may differ.
 # - [D5] Batches come from shuffled passes; the source says only "sampled".
 # - [D6] A sheet every 500 steps; 16,000 steps for pictures of your own.

@@ -162,12 +162,13 @@ if __name__ == "__main__":
 # - [D1] Two equal Adam optimizers, so that each counts its own steps. The source
 #   shares one, which counts two a step: its rate is up to 1.41 times ours in the
 #   first 20 steps, 1.13 times at step 1,300.
-# - [D2] 64 real pictures a step, shuffled; the source shows D one, in the order of
-#   the files, against 64 fakes. So an epoch of 819 pictures is 13 updates here and
-#   819 there, and 10,000 epochs are 130,000 updates, there 8.19 million: compare
-#   equal numbers of updates. `--real-batch-size 1` makes them equal.
+# - [D2] 64 real pictures a step, in a pass's last what is left, shuffled; the source
+#   shows D one, in the order of the files, against 64 fakes. So an epoch of 819
+#   pictures is 13 updates here and 819 there, and 10,000 epochs are 130,000 updates,
+#   there 8.19 million: compare equal numbers of updates. `--real-batch-size 1` makes
+#   them equal.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
-#   samples are "primarily blue".
+#   samples are "primarily of blue color".
 # - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 to
 #   6 of 255, and softer edges), and padded to a square, not stretched.
 # - [D5] One sigmoid. The source asks for a loss from logits but passes D's sigmoid
@@ -176,5 +177,4 @@ if __name__ == "__main__":
 #
 # Oddities kept:
 #
-# - [K1] LeakyReLU slope 0.3, Keras' default when the source ran; its README says
-#   0.01.
+# - [K1] LeakyReLU slope 0.3, Keras' default; the source's README says 0.01.

@@ -3,9 +3,9 @@
     with accelerate(gan):
         ...  # gan.generator(z, training=True) is faster, and so are updates by Adam
 
-The algebra is exact; random numbers are others than Keras', of the same distribution.
-Layers, weights and random states stay those of the networks. What does not fit is
-computed as it is. docs/speed.md says what it brings.
+The algebra is exact; random numbers are not Keras', but of the same distribution.
+Layers, weights and random states stay those of the networks. Other layers and
+optimizers run as they are. docs/speed.md says what it brings.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def batch_normalization(layer, x, training):
     )
     if training:
         n = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-        biased = batch_variance * (n - 1) / n  # the kernel's has n - 1 below the line
+        biased = batch_variance * (n - 1) / n  # the kernel divides by n - 1
         for moving, new in ((mean, batch_mean), (variance, biased)):
             moving.assign(moving * layer.momentum + new * (1 - layer.momentum))
     return tf.reshape(y, tf.shape(x))

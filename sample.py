@@ -4,7 +4,8 @@
     python sample.py runs/shoe_gan --count 500 --seed 3 --walk      # and a GIF
 
 It needs no script and no training pictures. Results go to generated/seed_N in the
-folder of the run. With the seed of the training, pictures come as in its sheets.
+folder of the run. With the seed of the training, the default,
+the first pictures are those of its sheets.
 """
 
 import utils  # first: it quiets TensorFlow's start

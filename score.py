@@ -13,14 +13,14 @@ patches of two sets are apart is the mean of the distances along random directio
 where it is a matter of sorting. The finest level is about sharp detail and noise, the
 coarsest about large shapes. Shown times 1000, as in the paper; smaller is better.
 
-A distance means little alone, so two marks stand beside it: between two halves of the
-real pictures (no generator can be expected to do better), and of a generator of the
+A distance means little alone, so two others stand beside it: between two halves of the
+real pictures (no generator can be expected to do better), and from a generator of the
 same architecture before any training. Values depend on the number of pictures: compare
 equal ones only.
 
 Copies and collapse: a generator may repeat its training pictures, or one picture. So
-also shown: how far from the nearest real picture the generated pictures are, and the
-real ones (from those that are not the same); how far from each other the two are.
+also shown: how far generated pictures are from the nearest real one, and from each
+other, and how far real pictures are.
 
 Differences to the paper: it takes 16,384 pictures, here --pictures of them or as many
 as there are; its pyramid ends at 16×16, here at the last level that measures at least
@@ -104,15 +104,11 @@ def sliced_wasserstein(first, second, seed) -> list[float]:
     """Distance × 1000 at each level, from the patches of two sets of equal size."""
     result = []
     for i, (some, others) in enumerate(zip(first, second)):
-        directions = np.random.default_rng((seed, i)).normal(
-            size=(some.shape[1], DIRECTIONS)
-        )
+        rng = np.random.default_rng((seed, i))
+        directions = rng.normal(size=(some.shape[1], DIRECTIONS))
         directions = np.float32(directions / np.linalg.norm(directions, axis=0))
-        some, others = some @ directions, others @ directions
-        some.sort(axis=0)
-        others.sort(axis=0)
-        some -= others
-        result.append(1000 * float(np.abs(some, out=some).mean(dtype=np.float64)))
+        gaps = np.sort(some @ directions, axis=0) - np.sort(others @ directions, axis=0)
+        result.append(1000 * float(np.abs(gaps).mean(dtype=np.float64)))
     return result
 
 
@@ -163,7 +159,7 @@ def main(argv=None):
     parser = utils.OneLineParser("score.py", description=__doc__.split("\n")[0])
     add, number = parser.add_argument, utils.number
     add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=utils.path, help="real pictures, .npy (default: those there)")
+    add("--images", type=utils.path, help="real pictures, .npy (default: of the run)")
     add("--pictures", type=number(16), default=1024, help="of each (default: 1024)")
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)
@@ -171,7 +167,7 @@ def main(argv=None):
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]
     real, value_range = utils.read_array(args.images or args.run / "images.npy")
-    if not args.images and len(real) != settings["pictures"]:
+    if not args.images and utils.checksum(real) != settings["checksum"]:
         raise utils.InputError("not this run's images.npy: name it with --images")
     if value_range != (0, 255):
         real = utils.to_uint8(real, value_range)

@@ -35,9 +35,9 @@ ADAM = {"learning_rate": 2e-4, "beta_1": 0.5, "epsilon": 1e-8}
 WEIGHT_DECAY = 1e-4
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 FREEZE_RATIO = 0.7  # D rests while its mean loss is below 0.7 × that of G
-BN = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; its momentum 0.1 is 0.9 here [D1]
+BN = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; its momentum 0.1 is 0.9 here
 SAMPLE_EVERY = "1 epoch"
-SHEET = (8, 8)  # rows, columns [D2]
+SHEET = (8, 8)  # rows, columns [D1]
 EXPERIMENTS = {
     1: {"epochs": 50, "value_range": (0, 1), "real_label": 1.0, "freezing": False},
     2: {"epochs": 100, "value_range": (-1, 1), "real_label": 1.0, "freezing": False},
@@ -133,7 +133,7 @@ class ShoeGAN(keras.Model):
         self.d_optimizer = keras.optimizers.Adam(**ADAM)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # g_real: after 1.
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # D(G(z)) after 1.
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # as both networks are
 
@@ -159,7 +159,7 @@ class ShoeGAN(keras.Model):
         g_variables = self.generator.trainable_variables
 
         # "Stop updating D while loss D < 0.7 · loss G", both being means over the epoch
-        # so far. At its first step they are 0, and D is updated.
+        # so far. At an epoch's first step both are 0, and D is updated.
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
@@ -217,7 +217,7 @@ def main(argv=None):
     gan = ShoeGAN(args.experiment, args.seed)
     train(
         gan,
-        load_images(args, IMAGE_SHAPE),  # [D3]
+        load_images(args, IMAGE_SHAPE),  # [D2]
         args,
         batch_size=args.batch_size,
         sheet_size=SHEET,
@@ -233,17 +233,14 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] The running variance of batch normalization, which only sheets and the saved
-#   generator use, is the biased one; Adam's epsilon is added before the bias
-#   correction. PyTorch does both otherwise.
-# - [D2] Sheets show the same z every time, in inference mode, at their true contrast.
+# - [D1] Sheets show the same z every time, in inference mode, at their true contrast.
 #   The source draws new z in training mode, and stretches the contrast.
-# - [D3] Pictures are shrunk and then padded with white; the source pads first.
+# - [D2] Pictures are shrunk and then padded with white; the source pads first.
 #
 # Oddities kept:
 #
 # - [K1] The smoothed label 0.9 is also G's target, and G maximizes log D in all four
-#   experiments; the README says so for the second only.
+#   experiments; the source's README has that in the second only.
 # - [K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1.
 # - [K3] Weight decay is L2 on every parameter, batch normalization's included, in all
 #   four experiments; the source's README does not mention it for the first.

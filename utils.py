@@ -395,6 +395,11 @@ def batches(images, batch_size, seed, start=0, with_replacement=False):
             yield images[order[step * batch_size : (step + 1) * batch_size]]
 
 
+def checksum(images) -> int:
+    """A number that tells sets of pictures apart, from some 1,000 of them."""
+    return zlib.crc32(images[:: len(images) // 1000 + 1].tobytes())
+
+
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
           value_range=(-1, 1), with_replacement=False):  # fmt: skip
     """Repeat gan.train_step(), keep what it gives in args.out, and go on from there.
@@ -406,7 +411,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         args: parsed options (out, epochs or steps, seed, fast, fresh).
         batch_size: real pictures per step, from shuffled passes.
         sheet_size: (rows, columns) of the sheets of samples.
-        sample_every: a sheet each so many steps, or each "N epochs".
+        sample_every: steps from one sheet to the next, or "N epochs".
         latent: kind of z, "normal" or "uniform", for sample.py.
         value_range: numbers of the generator that are shown as black and white.
         with_replacement: draw each batch from all pictures, not from passes.
@@ -430,16 +435,11 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
     free = {"images", "dataset", "out", "epochs", "steps", "fresh"}
     settings = {name: value for name, value in vars(args).items() if name not in free}
-    some = images[:: len(images) // 1000 + 1].tobytes()
-    settings |= {"pictures": len(images), "checksum": zlib.crc32(some)}
+    settings |= {"pictures": len(images), "checksum": checksum(images)}
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
     rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate
     settings["learning_rates"] = [round(float(rate), 9) for rate in rates]
     text = json.dumps(settings, indent=2)
-
-    def wants_sheet(step):  # 0, 1, 2, 5, 10, 20, 50 ..., then as often as the source
-        early = step < sample_every and str(step).rstrip("0") in ("", "1", "2", "5")
-        return early or step % sample_every == 0
 
     checkpoint, samples, start, rows = out / "checkpoint.npz", out / "samples", 0, []
     if args.fresh and checkpoint.exists():
@@ -467,8 +467,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     if start == 0:
         for old in samples.glob("step_*.png"):
             old.unlink()
+    if not any(samples.glob("step_*.png")):
+        save_sheet(start)
         write(out / "real.png", sheet(images[:64], 8).save)
-        save_sheet(0)
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
     xla = bool(GPUS) and sys.platform != "darwin"  # Apple's GPUs have none
     train_step = tf.function(gan.train_step, signature, jit_compile=xla)
@@ -483,20 +484,23 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             with quiet() if step == start + 1 else contextlib.nullcontext():  # compiles
                 logs = {k: float(v) for k, v in train_step(batch).items()}
             ends = step == total or bool(stopped)
+            # At steps 1, 2, 5, 10, 20, 50 ..., then at every sample_every.
+            early = step < sample_every and str(step).rstrip("0") in ("1", "2", "5")
+            sheet_due = ends or early or step % sample_every == 0
             film_due = ends or time.monotonic() > due
-            save_due = film_due or wants_sheet(step)
+            save_due = film_due or sheet_due
             values = [variable.numpy() for variable in variables] if save_due else []
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
                 hint = f"{out} keeps what was before; try --fresh and another --seed"
                 raise InputError(f"losses or weights not finite at step {step}: {hint}")
             if ends or step % per_epoch % 100 == 0:  # also at the end of each epoch
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
-            if ends or wants_sheet(step):
+            if sheet_due:
                 save_sheet(step)
             if save_due:
                 write(out / "generator.keras", gan.generator.save)
                 head = ",".join(["epoch", "step", *logs])
-                table = dict(fmt="%.7g", delimiter=",", header=head, comments="")
+                table = dict(fmt="%.8g", delimiter=",", header=head, comments="")
                 write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
                 if film_due:
                     write(out / "training.gif", lambda file: save_film(file, samples))
