@@ -284,6 +284,8 @@ def test_options_reach_the_training(asked):
     gan, *_, wanted = asked(dcgan_pokemon, *options)
     assert (wanted["batch_size"], gan.batch_size) == (1, 9)
     assert gan.generator.layers[0].compute_dtype == "bfloat16"
+    gan, _, shape, _ = asked(dcgan_grayscale, "--img-size", 12, 16)
+    assert gan.generator.output_shape[1:] == shape == (12, 16, 1)
     options = "--img-size 37 50 1 --kernel-size 4 3 --stride 3 2 --depth 2"
     options += " --increment 5 --dropout 0.1 --input-size 9 --batch-size 3"
     options += " --learning-rate 0.003 --d-learning-rate 0.1"
