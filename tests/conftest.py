@@ -76,20 +76,22 @@ def build_optimizers(gan):
     gan.d_optimizer.build(gan.discriminator.trainable_variables)
 
 
-def start(name, *options):
+def start(name, *options, cwd=ROOT):
     """A script as its users start it: a process."""
     command = [sys.executable, f"{name}.py", *map(str, options)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, cwd=ROOT, **pipes)
+    return subprocess.Popen(command, text=True, cwd=cwd, **pipes)
 
 
 def run(name, *options, status=0, cwd=ROOT):
     """Output and errors of a script that must end with the status."""
-    command = [sys.executable, f"{name}.py", *map(str, options)]
-    pipes = {"capture_output": True, "text": True, "timeout": 300}
-    done = subprocess.run(command, cwd=cwd, **pipes)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout, done.stderr
+    process = start(name, *options, cwd=cwd)
+    try:
+        out, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == status, out + errors
+    return out, errors
 
 
 def call(name, *options, status=0):

@@ -225,10 +225,13 @@ MISTAKES = [
     ("dcgan_pokemon", ["--steps", 0], "0 is not from 1 to"),
     ("dcgan_pokemon", ["--steps", "many"], "invalid int value: 'many'"),
     ("dcgan_pokemon", ["--steps", 2, "--epochs", 2], "not allowed with"),
+    ("dcgan_pokemon", ["--batch-size", -4], "-4 is not from 1 to"),
     ("dcgan_pokemon", ["--background", "whitish"], "invalid getrgb value"),
     ("dcgan_pokemon", ["--seed", -1], "-1 is not from 0"),
+    ("dcgan_pokemon", ["--fit", "stretch"], "invalid choice"),
     ("dcgan_pokemon", ["--images", "nowhere"], "nowhere: No such file"),
     ("dcgan_pokemon", ["--images", ""], "the path is empty"),
+    ("dcgan_pokemon", ["--out", ""], "the path is empty"),
     ("shoe_gan", ["--experiment", 5], "invalid choice"),
     ("dcgan256", ["--batch-size", 7], "must be even"),
     ("dcgan_grayscale", ["--img-size", 30, 28], "divisible by 4"),
@@ -273,10 +276,12 @@ def test_another_utils_another_backend_and_no_utils_give_one_line(tmp_path):
 
 
 def test_out_of_memory_gives_one_line(capsys):
-    with pytest.raises(SystemExit, match="2"), utils.plain_errors():
-        raise utils.tf.errors.ResourceExhaustedError(None, None, "OOM when\n...")
-    errors = capsys.readouterr().err
-    assert errors == "error: out of memory: try a smaller --batch-size\n"
+    full = utils.tf.errors.ResourceExhaustedError(None, None, "OOM when\n...")
+    for error in (MemoryError(), full):
+        with pytest.raises(SystemExit, match="2"), utils.plain_errors():
+            raise error
+        errors = capsys.readouterr().err
+        assert errors == "error: out of memory: try a smaller --batch-size\n"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(np.nan)])
