@@ -4,8 +4,8 @@
     python sample.py runs/shoe_gan --count 500 --seed 3 --walk      # and a GIF
 
 It needs no script and no training pictures. Results go to generated/seed_N in the
-folder of the run. With the seed of the training, the default,
-the first pictures are those of its sheets.
+folder of the run. With the seed of the training, the default, the first pictures are
+those of its sheets.
 """
 
 import utils  # first: it quiets TensorFlow's start
@@ -78,8 +78,9 @@ def main(argv=None):
     latent, latent_dim = settings["latent"], generator.input_shape[1]
     seed = settings["seed"] if args.seed is None else args.seed
     folder, size = args.run / "generated" / f"seed_{seed}", math.prod(settings["sheet"])
-    for old in folder.glob("[0-9]*.png"):  # of a larger count
-        old.unlink()
+    for old in folder.glob("*.png"):
+        if old.stem.isdecimal():  # of a larger count
+            old.unlink()
 
     def draw(z):
         return utils.draw(generator, z, settings["value_range"])
@@ -88,7 +89,8 @@ def main(argv=None):
         picture = utils.sheet(np.stack(pictures), columns)
         utils.write(folder / name, picture.save)
 
-    bar, first = keras.utils.Progbar(args.count, unit_name="picture"), []
+    options = {"interval": utils.BAR_SECONDS, "unit_name": "picture"}
+    bar, first = keras.utils.Progbar(args.count, **options), []
     for start in range(0, args.count, size):  # so few at a time in memory
         z = sample_z(latent, size, latent_dim, (seed + start * 1_000_003) % 2**31)
         pictures = draw(z[: args.count - start])

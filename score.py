@@ -18,14 +18,14 @@ real pictures (no generator can be expected to do better), and from a generator 
 same architecture before any training. Values depend on the number of pictures: compare
 equal ones only.
 
-Copies and collapse: a generator may repeat its training pictures, or one picture. So
-also shown: how far generated pictures are from the nearest real one, and from each
-other, and how far real pictures are.
+Copies and collapse: a generator may repeat its training pictures, or one picture. So it
+also shows how far generated pictures, and real ones, are from the nearest real one and
+from each other.
 
-Differences to the paper: it takes 16,384 pictures, here --pictures of them or as many
-as there are; its pyramid ends at 16×16, here at the last level that measures at least
-14, for MNIST's sake; and the patches of all sets come from the same random places, so
-that equal sets are at distance 0.
+Differences from the paper: it takes 16,384 pictures, here --pictures, or half of the
+real ones if those are fewer; its pyramid ends at 16×16, here at the last level that
+measures at least 14, for MNIST's sake; and the patches of all sets come from the same
+random places, so that equal sets are at distance 0.
 """
 
 import utils  # first: it quiets TensorFlow's start
@@ -42,13 +42,13 @@ SMALLEST = 14  # pixels, a side of the coarsest level
 BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
-def blur(images):
-    """Smooth (N, H, W, C) with the binomial filter of 5×5, mirrored at the borders."""
+def blur(images, step=1):
+    """Smooth (N, H, W, C) with the binomial filter of 5×5; keep every step-th pixel."""
     for axis in (1, 2):
         pad = [(2, 2) if i == axis else (0, 0) for i in range(4)]
         padded, size = np.pad(images, pad, "reflect"), images.shape[axis]
         images = sum(
-            weight * np.take(padded, range(i, i + size), axis)
+            weight * np.take(padded, range(i, i + size, step), axis)
             for i, weight in enumerate(BINOMIAL)
         )
     return images
@@ -62,7 +62,7 @@ def laplacian_pyramid(images) -> list[np.ndarray]:
     """
     levels, images = [], images.astype(np.float32)
     while min(images.shape[1:3]) >= 2 * SMALLEST:
-        smaller = blur(images)[:, ::2, ::2]
+        smaller = blur(images, 2)
         enlarged = np.zeros_like(images)
         enlarged[:, ::2, ::2] = 4 * smaller  # 4, as three of four stay 0
         levels.append(images - blur(enlarged))
@@ -107,7 +107,7 @@ def sliced_wasserstein(first, second, seed) -> list[float]:
         rng = np.random.default_rng((seed, i))
         directions = rng.normal(size=(some.shape[1], DIRECTIONS))
         directions = np.float32(directions / np.linalg.norm(directions, axis=0))
-        gaps = np.sort(some @ directions, axis=0) - np.sort(others @ directions, axis=0)
+        gaps = np.sort(directions.T @ some.T) - np.sort(directions.T @ others.T)
         result.append(1000 * float(np.abs(gaps).mean(dtype=np.float64)))
     return result
 
@@ -118,7 +118,7 @@ def thumbnails(images) -> np.ndarray:
     for i in range(0, len(images), 256):
         part = images[i : i + 256].astype(np.float32)
         while max(part.shape[1:3]) > 32:
-            part = blur(part)[:, ::2, ::2]
+            part = blur(part, 2)
         parts.append(part.reshape(len(part), -1))
     return np.concatenate(parts)
 
@@ -130,25 +130,22 @@ def distances(some, others) -> np.ndarray:
     return np.sqrt(np.maximum(squares, 0) / some.shape[1])
 
 
-def nearest(some, others, least=0.0) -> float:
-    """Median distance of some from the nearest of the others, not below the least."""
-    found = np.full(len(some), np.inf)
-    for i in range(0, len(others), 4096):
-        part = distances(some, others[i : i + 4096])
-        found = np.minimum(found, np.where(part < least, np.inf, part).min(1))
-    return float(np.median(found))
-
-
 def variety(generated, some_real, real):
     """Signs of copies and of collapse: distances of generated and of real pictures.
 
     First the medians of those from the nearest real one (for real ones, not the same:
     half a level of 255 or more), then the means of those from each other.
     """
-    generated, some_real, real = map(thumbnails, (generated, some_real, real))
+    generated, some_real = thumbnails(generated), thumbnails(some_real)
+    near, real_near = (np.full(len(some), np.inf) for some in (generated, some_real))
+    for i in range(0, len(real), 4096):  # all of them may not fit in memory
+        part = thumbnails(real[i : i + 4096])
+        near = np.minimum(near, distances(generated, part).min(1))
+        gaps = distances(some_real, part)
+        real_near = np.minimum(real_near, np.where(gaps < 0.5, np.inf, gaps).min(1))
     return (
-        nearest(generated, real),
-        nearest(some_real, real, least=0.5),
+        np.median(near),
+        np.median(real_near),
         distances(generated, generated).mean(),
         distances(some_real, some_real).mean(),
     )

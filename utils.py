@@ -1,6 +1,6 @@
 """What the scripts share: options, pictures in, and training with what it keeps.
 
-Nothing in here is needed to understand a GAN: networks, labels and updates stand in the
+Nothing in here is needed to understand a GAN: networks, labels and updates are in the
 scripts. Each of them needs this file beside it, and no other.
 """
 
@@ -25,6 +25,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageOps
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # TensorFlow leaves oneDNN, its faster kernels, off on many x86 CPUs: docs/speed.md.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# On a GPU, take memory as needed: sample.py may draw while a script trains.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
 
@@ -241,7 +243,9 @@ def kind_of(file) -> str:
 
 def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
     """A Pillow picture of any mode to a uint8 array of shape, upright, undistorted."""
-    picture.getexif()  # is remembered; without its bytes, broken ones do no harm
+    picture.load()
+    with contextlib.suppress(Exception):  # a picture may be whole where its EXIF is not
+        picture.getexif()  # is remembered, as far as it can be read
     picture.info.pop("exif", None)
     picture = ImageOps.exif_transpose(picture)
     if picture.mode[0] in "IF":  # 16 or 32 bits a pixel: convert() would clip them
@@ -276,16 +280,16 @@ def read_array(source):
         array = np.asanyarray(load_file(source) if given else source)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{source}: {error.strerror}") from None
-    except Exception:  # numpy, too, raises of every kind
-        hint = "no folder, and no whole .npy, .npz or IDX file of pictures"
+    except Exception as error:  # numpy, too, raises of every kind
+        hint = f"no folder, and no whole .npy, .npz or IDX file of pictures ({error})"
         raise InputError(f"{source if given else 'the list'} is {hint}") from None
     if not is_pictures(array):
         hint = "use reshape() or np.moveaxis() to get (N, height, width, 1, 3 or 4)"
         raise InputError(f"{array.dtype} of shape {array.shape}, no pictures: {hint}")
-    low, high = array.min(), array.max()
-    array = array.reshape(*array.shape[:3], -1)
+    array, high = array.reshape(*array.shape[:3], -1), array.max()
     if array.dtype == np.uint8 and high > 1:
         return array, (0, 255)
+    low = array.min()
     for start, end in ((0, 1), (-1, 1), (0, 255), (0, 65535)):
         slack = (end - start) / 4
         if low >= start - slack and slack <= high <= end + slack:
@@ -322,7 +326,9 @@ def load_file(file) -> np.ndarray:
             arrays.append(loaded[name])
     sets = [array for array in arrays if is_pictures(array)]
     singles = [array for array in arrays if array.ndim > 1]  # not labels beside them
-    return max(sets, key=np.size) if sets else np.stack(singles)
+    if sets or len(singles) == 1:
+        return max(sets or singles, key=np.size)
+    return np.stack(singles)
 
 
 def draw_toy(seed) -> np.ndarray:
@@ -397,7 +403,10 @@ def batches(images, batch_size, seed, start=0, with_replacement=False):
 
 def checksum(images) -> int:
     """A number that tells sets of pictures apart, from some 1,000 of them."""
-    return zlib.crc32(images[:: len(images) // 1000 + 1].tobytes())
+    value = 0
+    for image in images[:: len(images) // 1000 + 1]:
+        value = zlib.crc32(image.tobytes(), value)
+    return value
 
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
@@ -442,8 +451,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     text = json.dumps(settings, indent=2)
 
     checkpoint, samples, start, rows = out / "checkpoint.npz", out / "samples", 0, []
-    if args.fresh and checkpoint.exists():
-        checkpoint.unlink()
+    if args.fresh:
+        checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
         start, rows = restore(checkpoint, text, variables)
         if start >= total:

@@ -60,6 +60,10 @@ def test_pad_shows_all_and_crop_the_middle(tmp_path):
         assert red.sum() == max(16, 256 * min(size) // max(size)) == 256 - behind.sum()
         assert red[7:9, 7:9].any()
     assert close(load(PIXELS, tmp_path, (6, 6, 3), "--fit", "crop"), PIXELS[:, 1:7], 0)
+    board = np.uint8(255 * (np.indices((32, 32)).sum(0) % 2))
+    for fit in ("pad", "crop"):
+        smaller = load([board], tmp_path, (8, 8, 1), "--fit", fit)
+        assert close(smaller, 128, 20), "gray, as seen from afar"
 
 
 def test_modes_and_what_is_transparent_shows_the_background(tmp_path):
@@ -99,8 +103,9 @@ def test_orientations_also_where_exif_is_broken_elsewhere(tmp_path):
         save(tmp_path / "y.jpg", RED, (20, 40), exif=exif[:20])
         exif += struct.pack("<iii", 0, -1, 0)
         save(tmp_path / "x.jpg", RED, (40, 20), exif=exif)
+        save(tmp_path / "z.png", RED, (20, 40), exif=b"Exif\0\0none")
         images = load(tmp_path, tmp_path / "run", (16, 16, 3))
-        assert close(images[:, :, [0, 8]], [WHITE, RED]) and len(images) == 2
+        assert close(images[:, :, [0, 8]], [WHITE, RED]) and len(images) == 3
 
 
 def test_what_is_left_out_is_counted_and_told(tmp_path, capsys):
@@ -211,6 +216,9 @@ def test_npz_files(arrays, tmp_path):
     file = (tmp_path / "x.npz").rename(tmp_path / "X.NPZ")
     assert np.array_equal(load(file, tmp_path), PIXELS)
     assert np.array_equal(np.load(tmp_path / "images.npy"), PIXELS), "for score.py"
+    np.savez(tmp_path / "y.npz", x=PIXELS.reshape(5, -1), y=np.zeros(5))
+    with pytest.raises(utils.InputError, match=r"shape \(5, 144\), no pictures"):
+        load(tmp_path / "y.npz", tmp_path)
 
 
 def test_idx_files_and_what_is_none(tmp_path):

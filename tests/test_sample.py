@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -38,11 +39,19 @@ def test_first_come_the_pictures_of_the_sheets(trained, tmp_path):
 
 def test_the_seed_decides_and_the_count_does_not(trained, monkeypatch):
     monkeypatch.setattr(sample, "WALK_FRAMES", 12)
-    more = pictures(trained, "--count", 66, "--seed", 5)
-    some = pictures(trained, "--count", 3, "--seed", 5, "--walk")
+    walk = mock.Mock(wraps=sample.walk)
+    monkeypatch.setattr(sample, "walk", walk)
+    more = pictures(trained, "--count", 66, "--seed", 0)
+    mine = trained / "generated" / "seed_0" / "00001 the best.png"
+    shutil.copy(mine.with_name("00001.png"), mine)
+    call("sample", trained, "--count", 3, "--seed", 0, "--walk")
+    assert mine.exists()
+    mine.unlink()
+    some = pictures(trained, "--count", 3, "--seed", 0)
     assert len(some) == 3 and np.array_equal(some, more[:3])
     assert not np.array_equal(some, pictures(trained, "--count", 3, "--seed", 6))
-    with Image.open(trained / "generated" / "seed_5" / "walk.gif") as gif:
+    assert walk.call_args.args == ("uniform", 16, 12, 200, 0)
+    with Image.open(trained / "generated" / "seed_0" / "walk.gif") as gif:
         assert gif.size == (112, 112) and gif.n_frames == 12 and gif.info["loop"] == 0
 
 

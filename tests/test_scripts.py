@@ -1,6 +1,7 @@
 """Each script as its users run it, from the command line; first that it works."""
 
 import csv
+import functools
 import itertools
 import os
 import random
@@ -16,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import (
-    QUICK, ROOT, SCRIPTS, assert_same_run, call, make_gan, run, start, wait_for
+    QUICK, ROOT, SCRIPTS, assert_same_run, call, run, start, wait_for
 )  # fmt: skip
 from PIL import Image
 
@@ -57,7 +58,8 @@ def test_two_steps_in_an_empty_folder(name, folder, tmp_path):
     assert 0 < values["d_real"] < 1 and 0 < values["d_fake"] < 1
 
     # The generator draws the very sheet of step 2.
-    z = make_gan(__import__(name)).sample_z(rows * columns, seed=0)
+    latent_dim = generator.input_shape[1]
+    z = sample.sample_z(settings["latent"], rows * columns, latent_dim, seed=0)
     pictures = utils.draw(generator, z, settings["value_range"])
     drawn = np.int32(utils.sheet(pictures, columns))
     assert np.abs(shown - drawn).max() <= 1
@@ -98,8 +100,8 @@ def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
 
 def test_the_same_seed_gives_the_same_run(folder, tmp_path):
     """Also with faster kernels and mixed precision, both of which change the run."""
-    options = ["--images", folder, "--steps", 3, "--dropout", 0.25, *TINY, "--seed"]
-    runs = [1], [2], [1, "--fast"], [1, "--bfloat16"], [1, "--fast", "--bfloat16"]
+    options = ["--images", folder, "--steps", 3, "--dropout", 0.25, *TINY]
+    runs = [], ["--fast"], ["--bfloat16"], ["--fast", "--bfloat16"]
     outs = [tmp_path / str(i) for i in range(len(runs) + 1)]
     for more, out in zip((*runs, runs[-1]), outs):
         call("dcgan_general", *options, *more, "--out", out)
@@ -120,6 +122,10 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(folder, tmp_path):
     process.send_signal(signal.SIGINT)
     text, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and errors == "" and "stopped" in text
+    with utils.first_ctrl_c() as pressed, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        assert pressed
+        signal.raise_signal(signal.SIGINT)  # somebody who cannot wait
     assert (tmp_path / "run" / "generator.keras").exists()
     options[1] = folder.rename(tmp_path / "moved")
     text, _ = call("dcgan_grayscale", *options, "--out", tmp_path / "run")
@@ -275,13 +281,17 @@ def test_another_utils_another_backend_and_no_utils_give_one_line(tmp_path):
     assert result.stderr == "Keras runs on jax here: restart Python\n"
 
 
-def test_out_of_memory_gives_one_line(capsys):
+def test_out_of_memory_and_ctrl_c_before_the_training_give_one_line(capsys):
     full = utils.tf.errors.ResourceExhaustedError(None, None, "OOM when\n...")
-    for error in (MemoryError(), full):
+    memory = "error: out of memory: try a smaller --batch-size\n"
+    for error, says in (
+        (MemoryError(), memory),
+        (full, memory),
+        (KeyboardInterrupt(), "stopped\n"),
+    ):
         with pytest.raises(SystemExit, match="2"), utils.plain_errors():
             raise error
-        errors = capsys.readouterr().err
-        assert errors == "error: out of memory: try a smaller --batch-size\n"
+        assert capsys.readouterr().err == says
 
 
 @pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(np.nan)])
@@ -302,9 +312,9 @@ def test_the_general_class_trains_on_a_list_of_arrays(optimizer, tmp_path):
         assert not (tmp_path / "checkpoint.npz").exists()
 
 
-@pytest.mark.parametrize("seconds", [600, 0])
-def test_what_is_written_when(seconds, tmp_path, monkeypatch):
-    """Five epochs of three steps; each step's loss is its number."""
+def test_what_is_written_when(tmp_path, monkeypatch):
+    """Five epochs of three steps, after the sixth of which there is a break of eleven
+    minutes; each step's loss is its number."""
 
     class Counter(dcgan_general.DCGAN):
         def train_step(self, images):
@@ -314,9 +324,14 @@ def test_what_is_written_when(seconds, tmp_path, monkeypatch):
 
     savez = mock.Mock(wraps=np.savez)
     monkeypatch.setattr(np, "savez", savez)
-    monkeypatch.setattr(utils, "KEEP_SECONDS", seconds)
     monkeypatch.setattr(dcgan_general, "SAMPLE_EVERY", "2 epochs")
     gan = Counter(tmp_path, img_size=(8, 8, 3), depth=1, increment=2, batch_size=4)
+    clock = mock.Mock(monotonic=lambda: 660 * (gan.g_optimizer.iterations.numpy() > 6))
+    monkeypatch.setattr(utils, "time", clock)
+    stream = mock.Mock(wraps=utils.batches)
+    monkeypatch.setattr(utils, "batches", stream)
+    drawing = functools.partial(utils.train, with_replacement=True)
+    monkeypatch.setattr(dcgan_general, "train", drawing)
     gan.train(np.zeros((9, 8, 8, 3), np.uint8) + np.arange(3, dtype=np.uint8), epochs=5)
     means = [f"{epoch},{3 * epoch},{3 * epoch - 1}" for epoch in range(1, 6)]
     assert (tmp_path / "losses.csv").read_text().split() == [
@@ -327,7 +342,21 @@ def test_what_is_written_when(seconds, tmp_path, monkeypatch):
     names = [path.name for path in sorted((tmp_path / "samples").iterdir())]
     assert names == [f"step_{step:07}.png" for step in sheets]
     saved = [call.kwargs["step"] for call in savez.call_args_list]
-    assert saved == ([*range(1, 16)] if seconds == 0 else sheets[1:])
+    assert saved == [1, 2, 5, 6, 7, 12, 15]
+    assert stream.call_args.args[1:] == (4, 0, 0, True)  # with replacement
+
+
+def test_the_film_shows_sixty_sheets_in_their_order(tmp_path):
+    for i in range(90):
+        Image.new("L", (600, 9), 2 * i).save(tmp_path / f"step_{i:07}.png")
+    utils.save_film(tmp_path / "x.gif", tmp_path)
+    with Image.open(tmp_path / "x.gif") as film:
+        shades = []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            shades.append(film.convert("L").getpixel((0, 0)))
+    assert len(shades) == 60 and film.size[0] == 512
+    assert shades == sorted(shades) and (shades[0], shades[-1]) == (0, 178)
 
 
 def test_batches_are_shuffled_passes_from_any_step_on():

@@ -25,6 +25,7 @@ REAL[:, :, :, 1] = REAL[:, :, :, 0]  # symmetric: a mirrored picture is the same
 
 
 G_RATE, D_RATE = 1.0, 0.5  # so large that another order of updates shows
+MEANS = "d_loss", "g_loss", "d_real", "d_fake", "g_real"
 
 
 class Game:
@@ -155,7 +156,7 @@ def assert_plays(gan, step, value_range, **options):
         means = train_step(tf.constant(images))
         x = images.reshape(len(images), -1) / 255 * (high - low) + low
         rows.append(step(game, x, gan, draw, **options))
-    means = [float(means[mean.name]) for mean in gan.metrics]
+    means = [float(means[name]) for name in MEANS[: len(rows[0])]]
     np.testing.assert_allclose(means, np.mean(rows, axis=0), rtol=1e-4)
     g, d = gan.generator.get_weights()[0], gan.discriminator.get_weights()[0]
     for ours, theirs, before in ((g, game.g, g_start), (d, game.d, d_start)):
@@ -177,6 +178,7 @@ def test_the_four_experiments(experiment, low, label, monkeypatch):
     monkeypatch.setattr(shoe_gan, "WEIGHT_DECAY", 0.1)
     gan = shoe_gan.ShoeGAN(experiment)
     assert_plays(gan, shoe_step, (low, 1), label=label, decay=0.1)
+    assert np.allclose(gan.decayed([tf.zeros(2)], [tf.ones(2)]), 0.1), "biases, too"
 
 
 @pytest.mark.parametrize(("name", "g_rate", "d_rate", "beta_1", "epsilon"), [
@@ -203,8 +205,6 @@ def test_optimizers(name, g_rate, d_rate, beta_1, epsilon):
         (4, 0.71, 1, False),
         (4, 0, 0, False),
         (3, 0.1, 1, False),
-        (2, 0.1, 1, False),
-        (1, 0.1, 1, False),
     ],
 )
 def test_freezing_skips_the_update_of_d_and_nothing_else(
@@ -240,7 +240,8 @@ def test_modes(name, monkeypatch):
     gan.train_step(tf.constant(REAL[0]))
     once = name in ("dcgan_pokemon", "shoe_gan")  # the same fakes for D and G
     assert modes[True] == ([True] if once else [False, True])
-    assert len(modes[False]) >= 2 and all(modes[False])
+    passes = 2 if name == "dcgan_pokemon" else 3  # through D
+    assert modes[False] == [True] * passes
 
 
 def test_about_half_of_the_pictures_are_mirrored():
