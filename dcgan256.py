@@ -7,7 +7,7 @@ arxiv.org/abs/1610.04490 (instance noise).
 Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels,
 filled up to 256×256 with their background.
 
-    python dcgan256.py --images ./images    # 500,000 steps, as the source: for a GPU
+    python dcgan256.py --images ./images    # 500,000 steps, a week on two cores
     python dcgan256.py --images ./shoes --steps 3000 --fast    # gives blurred shoes
 
 Four things set the source apart from GAN256: 4×4 kernels, not 3×3, in G's first two

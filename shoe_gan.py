@@ -9,7 +9,7 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
 136×102 on white.
 
     python shoe_gan.py --images ./shoes          # experiment 4, the final model
-    python shoe_gan.py --images ./shoes --epochs 30    # 2,000 shoes: two colours so far
+    python shoe_gan.py --images ./shoes --epochs 30    # gives shoes in two colours
     python shoe_gan.py --images ./shoes --experiment 2 --out runs/experiment_2
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
