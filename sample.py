@@ -32,7 +32,7 @@ def load_generator(folder):
     try:
         settings = json.loads((folder / "settings.json").read_text("utf-8"))
         return keras.models.load_model(file, compile=False), settings
-    except Exception as error:  # Keras raises of every kind on broken files
+    except Exception as error:  # broken files make Keras raise all kinds
         hint = "rerun the training, which writes both anew"
         raise utils.InputError(
             f"{file}, or settings.json beside it, cannot be read ({error}): {hint}"

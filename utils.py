@@ -33,7 +33,7 @@ with contextlib.suppress(ImportError):  # photos of phones
 
 @contextlib.contextmanager
 def quiet():
-    """Keep C++ libraries off file descriptor 2, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    """Keep C libraries off file descriptor 2, unless TF_CPP_MIN_LOG_LEVEL is set."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.__stderr__ is None:  # closed
         yield
         return
@@ -53,7 +53,7 @@ with quiet():
 if keras.backend.backend() != "tensorflow":
     raise SystemExit(f"Keras runs on {keras.backend.backend()} here: restart Python")
 NOTEBOOK = "ipykernel" in sys.modules
-KEEP_SECONDS = 600  # at most, from one checkpoint and film to the next
+SAVE_SECONDS = 600  # at most, from one checkpoint and film to the next
 BAR_SECONDS = 0.05 if NOTEBOOK or sys.stdout.isatty() else 10  # 10 in a log file
 
 
@@ -73,8 +73,8 @@ def plain_errors():
         message = "error: out of memory: try a smaller --batch-size"
     except KeyboardInterrupt:
         message = "stopped"
-    print(*message.split(), file=sys.stderr)
-    if not NOTEBOOK:  # which would make a warning of it
+    print(*message.split(), file=sys.stderr)  # in one line
+    if not NOTEBOOK:  # where IPython would make a warning of it
         raise SystemExit(2)
 
 
@@ -110,20 +110,20 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 class Parser(OneLineParser):
-    """The options that all scripts share; length is what --help says of the default."""
+    """The options that all scripts share; --help shows length as --epochs' default."""
 
     def __init__(self, name, description, *, batch_size, length):
         super().__init__(f"{name}.py", description=description, allow_abbrev=False)
         add, either = self.add_argument, self.add_mutually_exclusive_group()
-        default = "default: %(default)s"
+        shown = "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
-        add("--fit", choices=["pad", "crop"], default="pad", help=default)
-        add("--background", type=ImageColor.getrgb, default="white", help=default)
-        add("--out", type=path, default=f"runs/{name}", help=default)
+        add("--fit", choices=["pad", "crop"], default="pad", help=shown)
+        add("--background", type=ImageColor.getrgb, default="white", help=shown)
+        add("--out", type=path, default=f"runs/{name}", help=shown)
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
-        add("--batch-size", type=number(), default=batch_size, help=default)
-        add("--seed", type=number(0), default=0, help=default)
+        add("--batch-size", type=number(), default=batch_size, help=shown)
+        add("--seed", type=number(0), default=0, help=shown)
         add("--bfloat16", action="store_true", help="mixed precision")
         add("--fast", action="store_true", help="faster kernels for CPUs, from fast.py")
         add("--fresh", action="store_true", help="start over, deleting an earlier run")
@@ -161,22 +161,22 @@ def load_images(args, shape, source=None) -> np.ndarray:
     if source is None:
         print("pictures  toys; for your own: --images FOLDER")
         source = np.stack([draw_toy((args.seed, i)) for i in range(2000)])
-    given = isinstance(source, (str, Path))
-    if given and os.path.isdir(source):
+    named = isinstance(source, (str, Path))
+    if named and os.path.isdir(source):
         items, value_range = find_files(source), None
     else:
         items, value_range = read_array(source)
         if (items.dtype, items.shape[1:], value_range) == (np.uint8, shape, (0, 255)):
-            if not isinstance(items, np.memmap):
+            if not isinstance(items, np.memmap):  # an .npy file stays where it is
                 write(target, lambda file: np.save(file, items))
             return items
-    if given and os.path.realpath(source) in map(os.path.realpath, (args.out, target)):
+    if named and os.path.realpath(source) in map(os.path.realpath, (args.out, target)):
         raise InputError(f"that would change {source}: choose another --out")
     readable = Image.registered_extensions()
 
     def read(item):
         try:
-            if value_range:
+            if value_range:  # then item is an array
                 picture = sheet(to_uint8(item[np.newaxis], value_range), 1)
             elif item.suffix and item.suffix.lower() not in readable:
                 raise ValueError(f"Pillow does not read {kind_of(item)}")
@@ -184,25 +184,25 @@ def load_images(args, shape, source=None) -> np.ndarray:
                 raise ValueError("not a file, or no access")
             else:
                 picture = Image.open(item)
-                picture.draft(None, [max(shape[:2])] * 2)  # faster: 1/2, 1/4 or 1/8
+                picture.draft(None, [max(shape[:2])] * 2)  # JPEGs at 1/2, 1/4 or 1/8
             return fit_picture(picture, shape, args.fit, args.background)
-        except Exception as error:  # Pillow raises of every kind on broken files
+        except Exception as error:  # broken files make Pillow raise all kinds
             left_out[item] = str(error) or type(error).__name__
-            return b""
+            return b""  # of which decode() writes nothing
 
     def decode(file):
-        header = {"descr": "|u1", "fortran_order": False, "shape": (2**31, *shape)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(items), *shape)}
         bar = keras.utils.Progbar(len(items), interval=BAR_SECONDS, unit_name="picture")
-        with open(file, "wb") as out, quiet(), ThreadPoolExecutor() as pool:
-            np.lib.format.write_array_header_1_0(out, header)
+        with open(file, "wb") as npy, quiet(), ThreadPoolExecutor() as pool:
+            np.lib.format.write_array_header_1_0(npy, header)
             for i, pixels in enumerate(pool.map(read, items), 1):
-                out.write(pixels)
+                npy.write(pixels)
                 bar.update(i)
-            out.seek(0)  # the header has room for any count
+            npy.seek(0)  # a header has the same length for any count
             header["shape"] = (len(items) - len(left_out), *shape)
-            np.lib.format.write_array_header_1_0(out, header)
+            np.lib.format.write_array_header_1_0(npy, header)
         if len(items) == len(left_out):
-            reason = ": ".join(map(str, min(left_out.items(), default=["no files"])))
+            reason = "{}: {}".format(*min(left_out.items())) if left_out else "no files"
             raise InputError(f"no pictures in {source}: {reason}")
 
     write(target, decode)
@@ -219,18 +219,19 @@ def load_images(args, shape, source=None) -> np.ndarray:
 
 
 def find_files(folder) -> list[Path]:
-    """Sorted paths of the files in a folder and below, but for hidden ones and runs'.
+    """Sorted paths of the files in a folder and below, except hidden ones and runs.
 
     Links are followed, each folder is entered once. Folders named @, # or $ something
     hold thumbnails and recycle bins. One that cannot be entered is listed as a file.
     """
     found, seen, errors = [], set(), []
-    for root, folders, names in os.walk(folder, True, errors.append, followlinks=True):
+    for root, dirs, names in os.walk(folder, onerror=errors.append, followlinks=True):
         here = os.path.realpath(root)
-        if here in seen or {"settings.json", "samples"} <= {*names, *folders}:
-            names = folders[:] = []
+        is_run = {"settings.json", "samples"} <= {*names, *dirs}
+        if here in seen or is_run:
+            names, dirs[:] = [], []  # nothing of it, and nothing below
         seen.add(here)
-        folders[:] = [name for name in folders if name[0] not in ".@#$"]
+        dirs[:] = [name for name in dirs if name[0] not in ".@#$"]
         found += [Path(root, name) for name in names if name[0] != "."]
     return sorted(found + [Path(error.filename) for error in errors])
 
@@ -238,28 +239,29 @@ def find_files(folder) -> list[Path]:
 def kind_of(file) -> str:
     """The suffix of a file, for people."""
     suffix = ascii(file.suffix.lower())[1:-1] or "without suffix"
-    return suffix + " (pip install pillow-heif)" * (suffix in (".heic", ".heif"))
+    missing = {".heic", ".heif"} - {*Image.registered_extensions()}
+    return suffix + " (pip install pillow-heif)" * (suffix in missing)
 
 
 def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
     """A Pillow picture of any mode to a uint8 array of shape, upright, undistorted."""
-    picture.load()
-    with contextlib.suppress(Exception):  # a picture may be whole where its EXIF is not
-        picture.getexif()  # is remembered, as far as it can be read
-    picture.info.pop("exif", None)
+    picture.load()  # raises where the file is broken
+    with contextlib.suppress(Exception):  # of broken EXIF: what can be read is kept
+        picture.getexif()
+    picture.info.pop("exif", None)  # or exif_transpose() would read it again
     picture = ImageOps.exif_transpose(picture)
     if picture.mode[0] in "IF":  # 16 or 32 bits a pixel: convert() would clip them
         values = np.asarray(picture)
-        guesses = () if "16" in picture.mode else (1, 255)  # the mode leaves it open
-        full = next((n for n in guesses if values.max() <= 1.25 * n), 65535)
-        picture = Image.fromarray(to_uint8(values, (0, full)))
+        guesses = () if "16" in picture.mode else (1, 255)  # 32 bits leave it open
+        white = next((n for n in guesses if values.max() <= 1.25 * n), 65535)
+        picture = Image.fromarray(to_uint8(values, (0, white)))
     if picture.has_transparency_data:
         canvas = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(canvas, picture.convert("RGBA"))
     picture, size = picture.convert("RGB"), (shape[1], shape[0])
     bilinear = Image.Resampling.BILINEAR  # averages where it shrinks: no aliasing
     if fit == "pad":
-        scale = min(np.divide(size, picture.size))
+        scale = min(np.divide(size, picture.size))  # pad() alone may round to 0
         inner = [max(1, round(side * scale)) for side in picture.size]
         picture = ImageOps.pad(picture.resize(inner, bilinear), size, color=background)
     else:
@@ -270,22 +272,23 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
 def read_array(source):
     """Pictures (N, H, W, 1, 3 or 4) from an array, a list or a file, and their range.
 
-    The range is (0, 1), (-1, 1), (0, 255) or (0, 65535), of which values may leave a
-    quarter more at either end, as resizing overshoots.
+    The range is the first of (0, 1), (-1, 1), (0, 255) and (0, 65535) that fits: values
+    may be a quarter of it beyond either end, as resizing overshoots, and the largest is
+    at least a quarter of it.
     """
-    given = isinstance(source, (str, Path))
+    named = isinstance(source, (str, Path))
     try:
-        array = np.asanyarray(load_file(source) if given else source)
+        array = np.asanyarray(load_file(source) if named else source)  # keeps a memmap
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{source}: {error.strerror}") from None
-    except Exception as error:  # numpy, too, raises of every kind
+    except Exception as error:  # numpy, too, raises all kinds
         hint = f"no folder, and no whole .npy, .npz or IDX file of pictures ({error})"
-        raise InputError(f"{source if given else 'the list'} is {hint}") from None
+        raise InputError(f"{source if named else 'the list'} is {hint}") from None
     if not is_pictures(array):
         hint = "use reshape() or np.moveaxis() to get (N, height, width, 1, 3 or 4)"
         raise InputError(f"{array.dtype} of shape {array.shape}, no pictures: {hint}")
-    array, high = array.reshape(*array.shape[:3], -1), array.max()
-    if array.dtype == np.uint8 and high > 1:
+    array, high = array.reshape(*array.shape[:3], -1), array.max()  # (N, H, W, C)
+    if array.dtype == np.uint8 and high > 1:  # no masks of 0 and 1
         return array, (0, 255)
     low = array.min()
     for start, end in ((0, 1), (-1, 1), (0, 255), (0, 65535)):
@@ -301,43 +304,46 @@ def is_pictures(array) -> bool:
     """Whether an array is of numbers, (N, H, W) or (N, H, W, 1, 3 or 4), N > 0."""
     if array.size == 0 or array.dtype.kind not in "biuf":
         return False
-    if array.ndim == 3:  # but not (H, W, 3) or (H, W, N)
+    if array.ndim == 3:
         n, height, width = array.shape
-        return 4 < width <= 4 * height and not n == height != width
+        square = n == height != width  # (H, W, N), where H is W
+        return 4 < width <= 4 * height and not square  # nor one (H, W, 3)
     return array.ndim == 4 and array.shape[3] in (1, 3, 4)
 
 
 def load_file(file) -> np.ndarray:
     """The pictures in an .npy or IDX file, or the largest set of them in an .npz."""
     with open(file, "rb") as raw:
-        start = raw.read(3)
-    if start in (b"\0\0\x08", b"\x1f\x8b\x08"):  # IDX: 0, 0, uint8, dimensions, values
-        with (gzip.open if start[0] else open)(file, "rb") as raw:
-            data = raw.read()
-        shape = np.frombuffer(data, ">i4", data[3], 4)
+        magic = raw.read(3)
+    if magic in (b"\0\0\x08", b"\x1f\x8b\x08"):  # IDX of uint8, as it is or gzipped
+        opener = gzip.open if magic[0] else open
+        with opener(file, "rb") as raw:
+            data = raw.read()  # 0, 0, 8, number of dimensions, their sizes, values
+        shape = np.frombuffer(data, ">i4", count=data[3], offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
     loaded, arrays = np.load(file, mmap_mode="r"), []
     if isinstance(loaded, np.ndarray):
         return loaded
     for name in loaded.files:
-        with contextlib.suppress(ValueError):  # a pickled object stays closed
+        with contextlib.suppress(ValueError):  # pickled objects are not loaded
             arrays.append(loaded[name])
     sets = [array for array in arrays if is_pictures(array)]
     singles = [array for array in arrays if array.ndim > 1]  # not labels beside them
-    if sets or len(singles) == 1:
-        return max(sets or singles, key=np.size)
-    return np.stack(singles)
+    if sets:
+        return max(sets, key=np.size)
+    return singles[0] if len(singles) == 1 else np.stack(singles)  # 1: to be refused
 
 
 def draw_toy(seed) -> np.ndarray:
     """A triangle, square or circle, uint8 (64, 64, 3), of any colour, with grain."""
     rng = np.random.default_rng(seed)
     back, fore = (f"hsl({rng.integers(360)}, {n}%)" for n in ("40%, 85", "70%, 50"))
-    circle, corners = rng.uniform((28, 28, 18), (36, 36, 27)), rng.choice([3, 4, 60])
-    picture, turn = Image.new("RGB", (64, 64), back), rng.uniform(-15, 15)
-    ImageDraw.Draw(picture).regular_polygon((*circle,), int(corners), turn, fore)
+    circle = tuple(rng.uniform((28, 28, 18), (36, 36, 27)))  # x, y, radius
+    corners, turn = int(rng.choice([3, 4, 60])), rng.uniform(-15, 15)
+    picture = Image.new("RGB", (64, 64), back)
+    ImageDraw.Draw(picture).regular_polygon(circle, corners, turn, fore)
     grain = rng.normal(0, 12, (64, 64, 3))  # flat colours make it too easy for D
-    return np.uint8(np.clip(picture + grain, 0, 255))
+    return np.uint8(np.clip(np.asarray(picture) + grain, 0, 255))
 
 
 def draw(generator, z, value_range) -> np.ndarray:
@@ -388,19 +394,19 @@ def write(file, save):
 def batches(images, batch_size, seed, start=0, with_replacement=False):
     """Yield uint8 batches for ever, from step start on, the same for the same seed.
 
-    Every epoch is a new shuffle of all pictures, its last batch smaller where they do
-    not divide. With replacement, every batch is drawn from all pictures.
+    Every epoch is a new shuffle of all pictures, whose last batch may be smaller. With
+    replacement, every batch is full, and drawn from all pictures.
     """
-    n, steps = len(images), math.ceil(len(images) / batch_size)
-    for epoch in itertools.count(start // steps):
-        rng, size = np.random.default_rng((seed, epoch)), steps * batch_size
+    n, per_epoch = len(images), math.ceil(len(images) / batch_size)
+    for epoch in itertools.count(start // per_epoch):
+        rng, size = np.random.default_rng((seed, epoch)), per_epoch * batch_size
         order = rng.integers(n, size=size) if with_replacement else rng.permutation(n)
-        for step in range(max(start - epoch * steps, 0), steps):
+        for step in range(max(start - epoch * per_epoch, 0), per_epoch):
             yield images[order[step * batch_size : (step + 1) * batch_size]]
 
 
 def checksum(images) -> int:
-    """A number that tells sets of pictures apart, from some 1,000 of them."""
+    """A number that tells sets of pictures apart, from at most 1,000 of them."""
     value = 0
     for image in images[:: len(images) // 1000 + 1]:
         value = zlib.crc32(image.tobytes(), value)
@@ -409,7 +415,7 @@ def checksum(images) -> int:
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
           value_range=(-1, 1), with_replacement=False):  # fmt: skip
-    """Repeat gan.train_step(), keep what it gives in args.out, and go on from there.
+    """Repeat gan.train_step(), keep the results in args.out, and resume from them.
 
     Args:
         gan: a keras.Model with train_step(), generator, discriminator, g_optimizer,
@@ -420,7 +426,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         sheet_size: (rows, columns) of the sheets of samples.
         sample_every: steps from one sheet to the next, or "N epochs".
         latent: kind of z, "normal" or "uniform", for sample.py.
-        value_range: numbers of the generator that are shown as black and white.
+        value_range: the generator's numbers that are shown as black and as white.
         with_replacement: draw each batch from all pictures, not from passes.
     """
     out, per_epoch = args.out, math.ceil(len(images) / batch_size)
@@ -435,20 +441,21 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             raise InputError("--fast needs fast.py beside utils.py") from None
     if not GPUS:  # on a CPU the same seed gives the same run
         tf.config.experimental.enable_op_determinism()
-    gan.g_optimizer.build(gan.generator.trainable_variables)
+    gan.g_optimizer.build(gan.generator.trainable_variables)  # for restore()
     gan.d_optimizer.build(gan.discriminator.trainable_variables)
     parts = gan, gan.g_optimizer, gan.d_optimizer, *gan.metrics
     variables = [variable for part in parts for variable in part.variables]
 
-    free = {"images", "dataset", "out", "epochs", "steps", "fresh"}
+    free = {"images", "dataset", "out", "epochs", "steps", "fresh"}  # may change
     settings = {name: value for name, value in vars(args).items() if name not in free}
     settings |= {"pictures": len(images), "checksum": checksum(images)}
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
-    rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate
+    rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate  # at step 0
     settings["learning_rates"] = [round(float(rate), 9) for rate in rates]
     text = json.dumps(settings, indent=2)
 
-    checkpoint, samples, start, rows = out / "checkpoint.npz", out / "samples", 0, []
+    checkpoint, samples = out / "checkpoint.npz", out / "samples"
+    start, rows = 0, []  # steps done, rows of losses.csv
     if args.fresh:
         checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
@@ -483,12 +490,13 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
     bar = keras.utils.Progbar(total - start, **options)
     stream = batches(images, batch_size, args.seed, start, with_replacement)
-    due = time.monotonic() + KEEP_SECONDS
+    due = time.monotonic() + SAVE_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
         for step, batch in zip(range(start + 1, total + 1), stream):
             if (step - 1) % per_epoch == 0:
                 gan.reset_metrics()
-            with quiet() if step == start + 1 else contextlib.nullcontext():  # compiles
+            first = step == start + 1  # compiles
+            with quiet() if first else contextlib.nullcontext():
                 logs = {k: float(v) for k, v in train_step(batch).items()}
             ends = step == total or bool(stopped)
             # At steps 1, 2, 5, 10, 20, 50 ..., then at every sample_every.
@@ -500,7 +508,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
                 hint = f"{out} keeps what was before; try --fresh and another --seed"
                 raise InputError(f"losses or weights not finite at step {step}: {hint}")
-            if ends or step % per_epoch % 100 == 0:  # also at the end of each epoch
+            if ends or step % per_epoch % 100 == 0:  # 0 at the end of each epoch, too
                 rows.append([math.ceil(step / per_epoch), step, *logs.values()])
             if sheet_due:
                 save_sheet(step)
@@ -511,8 +519,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
                 if film_due:
                     write(out / "training.gif", lambda file: save_film(file, samples))
-                    due = time.monotonic() + KEEP_SECONDS
-                # Last, so that all that lies beside a checkpoint is as new.
+                    due = time.monotonic() + SAVE_SECONDS
+                # Last, so that nothing beside a checkpoint is older.
                 more = {"step": step, "rows": rows, "settings": text}
                 write(checkpoint, lambda file: np.savez(file, *values, **more))
             bar.update(step - start, logs.items(), finalize=ends)
@@ -523,17 +531,17 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
 def restore(file, text, variables):
     """Give the variables the values of a checkpoint; return its step and rows."""
-    new = json.loads(text)
+    new = json.loads(text)  # lists for tuples, as in old
     try:
         with np.load(file) as arrays:
             old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
-            other = [name for name in old if new.get(name, old[name]) != old[name]]
+            other = [name for name in old if name in new and new[name] != old[name]]
             if not other:
                 for i, variable in enumerate(variables):
                     variable.assign(arrays[f"arr_{i}"])
                 return int(arrays["step"]), rows
             why = f"has {other[0]} {old[other[0]]}, not {new[other[0]]}"
-    except Exception as error:  # numpy raises of every kind on broken files
+    except Exception as error:  # broken files make numpy raise all kinds
         why = f"is damaged, or of other networks ({error})"
     raise InputError(f"{file} {why}: choose another --out, or start over with --fresh")
 
@@ -543,21 +551,21 @@ def first_ctrl_c():
     """Yield a list that the first Ctrl-C fills; a second one interrupts at once."""
     pressed, before = [], signal.getsignal(signal.SIGINT)
 
-    def handle(handler):
+    def install(handler):
         with contextlib.suppress(ValueError):  # only the main thread gets signals
             signal.signal(signal.SIGINT, handler)
 
-    handle(lambda *_: pressed.append(True) or handle(before))
+    install(lambda *_: (pressed.append(True), install(before)))
     try:
         yield pressed
     finally:
-        handle(before)
+        install(before)
 
 
 def save_film(file, folder):
-    """Write the sheets in a folder, 60 of them at most, as a GIF of 512 pixels."""
+    """Write the sheets in a folder, at most 60, as a GIF of at most 512×512 pixels."""
     sheets, frames = sorted(folder.glob("step_*.png")), []
     for i in np.unique(np.linspace(0, len(sheets) - 1, 60).round().astype(int)):
         frames.append(Image.open(sheets[i]).convert("RGB"))
         frames[-1].thumbnail((512, 512))
-    save_gif(file, frames, [150] * len(frames[1:]) + [1500])
+    save_gif(file, frames, [150] * (len(frames) - 1) + [1500])
