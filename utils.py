@@ -254,7 +254,9 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
         values = np.asarray(picture)
         guesses = () if "16" in picture.mode else (1, 255)  # 32 bits leave it open
         white = next((n for n in guesses if values.max() <= 1.25 * n), 65535)
+        opaque = Image.fromarray(values != picture.info.get("transparency"))
         picture = Image.fromarray(to_uint8(values, (0, white)))
+        picture.putalpha(opaque)
     if picture.has_transparency_data:
         canvas = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(canvas, picture.convert("RGBA"))

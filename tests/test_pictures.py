@@ -73,7 +73,7 @@ def test_modes_and_what_is_transparent_shows_the_background(tmp_path):
         ("png", "LA", (0, 0), {}), ("png", "RGBA", (0, 255, 255, 128), {}),
         ("png", "L", 0, {"transparency": 0}), ("gif", "P", 0, {"transparency": 0}),
         ("png", "RGB", RED, {"transparency": RED}), ("jpg", "CMYK", (255, 0, 0, 0), {}),
-        ("tif", "CMYK", (255, 0, 0, 0), {}),
+        ("png", "I;16", 0, {"transparency": 0}), ("tif", "CMYK", (255, 0, 0, 0), {}),
         ("webp", "RGBA", (0, 0, 0, 0), {"lossless": True}),
     ]):  # fmt: skip
         save(tmp_path / f"1{i}.{kind}", color, (16, 16), mode, **options)
@@ -84,8 +84,8 @@ def test_modes_and_what_is_transparent_shows_the_background(tmp_path):
     large = Image.fromarray(np.uint8(ramp).repeat(4, 0).repeat(4, 1))
     large.save(tmp_path / "z.jpg", quality=100)
     images = load(tmp_path, tmp_path / "run", (16, 16, 3), "--background", "#0ff")
-    assert close(images[:9], CYAN) and close(images[9], 129) and len(images) == 16
-    assert close(images[10:], np.arange(256).reshape(16, 16, 1), 2)
+    assert close(images[:10], CYAN) and close(images[10], 129) and len(images) == 17
+    assert close(images[11:], np.arange(256).reshape(16, 16, 1), 2)
 
 
 def test_orientations_also_where_exif_is_broken_elsewhere(tmp_path):
