@@ -329,11 +329,11 @@ def load_file(file) -> np.ndarray:
     for name in loaded.files:
         with contextlib.suppress(ValueError):  # pickled objects are not loaded
             arrays.append(loaded[name])
-    sets = [array for array in arrays if is_pictures(array)]
-    singles = [array for array in arrays if array.ndim > 1]  # not labels beside them
-    if sets:
+    if sets := [array for array in arrays if is_pictures(array)]:
         return max(sets, key=np.size)
-    return singles[0] if len(singles) == 1 else np.stack(singles)  # 1: to be refused
+    singles = [array for array in arrays if array.ndim > 1]  # not labels beside them
+    # A lone one is of flattened pictures, say: read_array() refuses it by its shape.
+    return singles[0] if len(singles) == 1 else np.stack(singles)
 
 
 def draw_toy(seed) -> np.ndarray:
