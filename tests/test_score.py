@@ -126,8 +126,10 @@ def test_mistakes_give_one_line(trained, tmp_path):
     other = shutil.copytree(trained, tmp_path / "other")
     np.save(other / "images.npy", np.load(trained / "images.npy")[::-1])
     for options, says in (
+        ([tmp_path], "there is no generator"),
         ([other], "not this run's images.npy"),
         ([trained, "--images", tmp_path / "few.npy"], "it takes 32 or more"),
+        ([trained, "--images", "nowhere"], "nowhere: No such file"),
         ([trained, "--images", tmp_path], ": Is a directory"),
         ([trained, "--pictures", 0], "not from 16"),
     ):

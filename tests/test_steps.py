@@ -205,6 +205,8 @@ def test_optimizers(name, g_rate, d_rate, beta_1, epsilon):
         (4, 0.71, 1, False),
         (4, 0, 0, False),
         (3, 0.1, 1, False),
+        (2, 0.1, 1, False),
+        (1, 0.1, 1, False),
     ],
 )
 def test_freezing_skips_the_update_of_d_and_nothing_else(
