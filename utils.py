@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -54,7 +55,7 @@ if keras.backend.backend() != "tensorflow":
     raise SystemExit(f"Keras runs on {keras.backend.backend()} here: restart Python")
 NOTEBOOK = "ipykernel" in sys.modules
 SAVE_SECONDS = 600  # at most, from one checkpoint and film to the next
-BAR_SECONDS = 0.05 if NOTEBOOK or sys.stdout.isatty() else 10  # 10 in a log file
+BAR_SECONDS = 1 if NOTEBOOK or sys.stdout.isatty() else 10  # 10 in a log file
 
 
 class InputError(Exception):
@@ -490,7 +491,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     xla = bool(GPUS) and sys.platform != "darwin"  # Apple's GPUs have none
     train_step = tf.function(gan.train_step, signature, jit_compile=xla)
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
-    bar = keras.utils.Progbar(total - start, **options)
+    bar = keras.utils.Progbar(total - start, width=10, **options)
+    columns = shutil.get_terminal_size((200, 0)).columns  # 200 in a notebook or log
+    shown = (columns - 44) // 17  # metrics: a bar of two lines would scroll
     stream = batches(images, batch_size, args.seed, start, with_replacement)
     due = time.monotonic() + SAVE_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
@@ -525,7 +528,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 # Last, so that nothing beside a checkpoint is older.
                 more = {"step": step, "rows": rows, "settings": text}
                 write(checkpoint, lambda file: np.savez(file, *values, **more))
-            bar.update(step - start, logs.items(), finalize=ends)
+            bar.update(step - start, [*logs.items()][:shown], finalize=ends)
             if ends:
                 break
     print("done" if step == total else "stopped: the same command goes on from here")

@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import GPUS_GIVEN, ROOT, SCRIPTS
 
+# On Windows itself TensorFlow uses none.
+NO_GPU = os.name == "nt" or not shutil.which("nvidia-smi")
 RUN = """
 import importlib, sys, utils
 importlib.import_module(sys.argv[1]).main(sys.argv[2:])
@@ -26,7 +28,7 @@ def python(*arguments):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="no GPU")
+@pytest.mark.skipif(NO_GPU, reason="no GPU")
 @pytest.mark.xdist_group("gpu")
 @pytest.mark.parametrize("precision", [[], ["--bfloat16"]])
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -1,5 +1,6 @@
 """Each script as its users run it, from the command line; first that it works."""
 
+import contextlib
 import csv
 import functools
 import itertools
@@ -212,10 +213,10 @@ def test_a_run_that_breaks_off_in_its_last_save_is_completed(tmp_path):
 def test_paths_with_brackets_and_home_and_files_in_the_way(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    pictures = tmp_path / "a [b] \\c" / "x.npy"
-    pictures.parent.mkdir()
+    pictures = tmp_path / "a [b]\\c" / "x.npy"  # two folders on Windows
+    pictures.parent.mkdir(parents=True)
     np.save(pictures, np.random.default_rng(0).integers(0, 255, (9, 8, 8, 3), np.uint8))
-    options = ["--images=~/a [b] \\c/x.npy", "--out=~/r [1] \\d", *TINY, "--steps"]
+    options = ["--images=~/a [b]\\c/x.npy", "--out=~/r [1]\\d", *TINY, "--steps"]
     call("dcgan_general", *options, 2)
     assert "steps 2 to 3" in call("dcgan_general", *options, 3)[0]
     (tmp_path / "file").write_text("mine")
@@ -344,6 +345,23 @@ def test_what_is_written_when(tmp_path, monkeypatch):
     saved = [call.kwargs["step"] for call in savez.call_args_list]
     assert saved == [1, 2, 5, 6, 7, 12, 15]
     assert stream.call_args.args[1:] == (4, 0, 0, True)  # with replacement
+
+
+@pytest.mark.parametrize("columns, metrics", [(80, 2), (120, 4)])
+def test_the_bar_of_a_long_run_fits_the_terminal(
+    columns, metrics, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(utils, "BAR_SECONDS", 0)
+    stopped = mock.MagicMock()  # at step 3
+    stopped.__bool__.side_effect = [False, False, True]
+    stopping = mock.Mock(return_value=contextlib.nullcontext(stopped))
+    monkeypatch.setattr(utils, "first_ctrl_c", stopping)
+    options = ["--images", folder, "--out", tmp_path / "run", "--steps", 500_000]
+    text, _ = call("dcgan_general", *TINY, *options)
+    bars = re.sub(r"\x1b\[\d+m|\x08|\n", "", text).split("\r")[-3:]
+    assert [len(re.findall(" - [dg]_", bar)) for bar in bars] == [metrics] * 3
+    assert max(map(len, bars[:2])) <= columns
 
 
 def test_the_film_shows_sixty_sheets_in_their_order(tmp_path):
