@@ -169,6 +169,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
         items, value_range = read_array(source)
         if (items.dtype, items.shape[1:], value_range) == (np.uint8, shape, (0, 255)):
             if not isinstance(items, np.memmap):  # an .npy file stays where it is
+                refuse_others(args, items)
                 write(target, lambda file: np.save(file, items))
             return items
     if named and os.path.realpath(source) in map(os.path.realpath, (args.out, target)):
@@ -205,6 +206,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
         if len(items) == len(left_out):
             reason = "{}: {}".format(*min(left_out.items())) if left_out else "no files"
             raise InputError(f"no pictures in {source}: {reason}")
+        refuse_others(args, np.load(file, mmap_mode="r"))
 
     write(target, decode)
     listed = args.out / "left_out.txt"
@@ -416,6 +418,20 @@ def checksum(images) -> int:
     return value
 
 
+def settings_of(args, images) -> dict:
+    """What a run is resumed with, or not at all; train() adds to it."""
+    free = {"images", "dataset", "out", "epochs", "steps", "fresh"}  # may change
+    settings = {name: value for name, value in vars(args).items() if name not in free}
+    return settings | {"pictures": len(images), "checksum": checksum(images)}
+
+
+def refuse_others(args, images):
+    """InputError where a run would not resume: before images.npy is replaced."""
+    checkpoint = args.out / "checkpoint.npz"
+    if checkpoint.exists() and not args.fresh:
+        restore(checkpoint, settings_of(args, images), [])
+
+
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
           value_range=(-1, 1), with_replacement=False):  # fmt: skip
     """Repeat gan.train_step(), keep the results in args.out, and resume from them.
@@ -427,7 +443,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         args: parsed options (out, epochs or steps, seed, fast, fresh).
         batch_size: real pictures per step, from shuffled passes.
         sheet_size: (rows, columns) of the sheets of samples.
-        sample_every: steps from one sheet to the next, or "N epochs".
+        sample_every: steps from one sheet to the next, or "N epochs", taken as 10 to
+            2,000 steps.
         latent: kind of z, "normal" or "uniform", for sample.py.
         value_range: the generator's numbers that are shown as black and as white.
         with_replacement: draw each batch from all pictures, not from passes.
@@ -435,7 +452,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     out, per_epoch = args.out, math.ceil(len(images) / batch_size)
     total = args.steps or args.epochs * per_epoch
     if isinstance(sample_every, str):
-        sample_every = int(sample_every.split()[0]) * per_epoch
+        epochs = int(sample_every.split()[0])
+        sample_every = min(max(10, epochs * per_epoch), 2000)  # for tiny and huge sets
     accelerate = contextlib.nullcontext
     if args.fast:
         try:
@@ -449,24 +467,24 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     parts = gan, gan.g_optimizer, gan.d_optimizer, *gan.metrics
     variables = [variable for part in parts for variable in part.variables]
 
-    free = {"images", "dataset", "out", "epochs", "steps", "fresh"}  # may change
-    settings = {name: value for name, value in vars(args).items() if name not in free}
-    settings |= {"pictures": len(images), "checksum": checksum(images)}
+    settings = settings_of(args, images)
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
     rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate  # at step 0
     settings["learning_rates"] = [round(float(rate), 9) for rate in rates]
-    text = json.dumps(settings, indent=2)
 
     checkpoint, samples = out / "checkpoint.npz", out / "samples"
     start, rows = 0, []  # steps done, rows of losses.csv
     if args.fresh:
         checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
-        start, rows = restore(checkpoint, text, variables)
+        start, rows = restore(checkpoint, settings, variables)
         if start >= total:
-            return print(f"finished already, at step {start:,}: extend it with --steps")
+            hint = "extend it with --steps, or start over with --fresh"
+            return print(f"finished already, at step {start:,}: {hint}")
 
-    print(f"training  steps {start:,} to {total:,}, {per_epoch:,} an epoch; see {out}")
+    epoch = f"{per_epoch:,} an epoch of {len(images):,} pictures"
+    print(f"training  steps {start:,} to {total:,}, {epoch}; see {out}")
+    text = json.dumps(settings, indent=2)
     write(out / "settings.json", lambda file: file.write_text(text))
     z = gan.sample_z(math.prod(sheet_size), args.seed)
     if NOTEBOOK:
@@ -493,7 +511,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
     bar = keras.utils.Progbar(total - start, width=10, **options)
     columns = shutil.get_terminal_size((200, 0)).columns  # 200 in a notebook or log
-    shown = (columns - 44) // 17  # metrics: a bar of two lines would scroll
+    shown = max(0, columns - 44) // 17  # metrics: a bar of two lines would scroll
     stream = batches(images, batch_size, args.seed, start, with_replacement)
     due = time.monotonic() + SAVE_SECONDS
     with accelerate(gan), first_ctrl_c() as stopped:
@@ -503,6 +521,8 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             first = step == start + 1  # compiles
             with quiet() if first else contextlib.nullcontext():
                 logs = {k: float(v) for k, v in train_step(batch).items()}
+            if stopped:
+                print("\nstopping: saving first")
             ends = step == total or bool(stopped)
             # At steps 1, 2, 5, 10, 20, 50 ..., then at every sample_every.
             early = step < sample_every and str(step).rstrip("0") in ("1", "2", "5")
@@ -521,7 +541,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
                 write(out / "generator.keras", gan.generator.save)
                 head = ",".join(["epoch", "step", *logs])
                 table = dict(fmt="%.8g", delimiter=",", header=head, comments="")
-                write(out / "losses.csv", lambda file: np.savetxt(file, rows, **table))
+                # Open in Excel, on Windows, it waits for the next save.
+                with contextlib.suppress(() if ends else InputError):
+                    write(out / "losses.csv", lambda f: np.savetxt(f, rows, **table))
                 if film_due:
                     write(out / "training.gif", lambda file: save_film(file, samples))
                     due = time.monotonic() + SAVE_SECONDS
@@ -531,12 +553,13 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             bar.update(step - start, [*logs.items()][:shown], finalize=ends)
             if ends:
                 break
-    print("done" if step == total else "stopped: the same command goes on from here")
+    same = "the same command" + ", without --fresh," * args.fresh
+    print("done" if step == total else f"stopped: {same} goes on from here")
 
 
-def restore(file, text, variables):
+def restore(file, settings, variables):
     """Give the variables the values of a checkpoint; return its step and rows."""
-    new = json.loads(text)  # lists for tuples, as in old
+    new = json.loads(json.dumps(settings))  # lists for tuples, as in old
     try:
         with np.load(file) as arrays:
             old, rows = json.loads(str(arrays["settings"])), arrays["rows"].tolist()
