@@ -20,7 +20,7 @@ were kept; they are listed at the end.
 try:
     from utils import InputError, Parser, load_images, plain_errors, train
 except ImportError as error:
-    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    hint = "put this collection's utils.py beside the script; install requirements.txt"
     raise SystemExit(f"{error}: {hint}") from None
 
 import keras

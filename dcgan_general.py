@@ -23,7 +23,7 @@ are deviations and [K1] ... oddities that were kept; they are listed at the end.
 try:
     from utils import InputError, Parser, load_images, number, plain_errors, train
 except ImportError as error:
-    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    hint = "put this collection's utils.py beside the script; install requirements.txt"
     raise SystemExit(f"{error}: {hint}") from None
 
 import keras
@@ -49,11 +49,11 @@ SHEET = (5, 5)  # rows, columns
 
 
 def start_size(size, kernel, stride, depth):
-    """The side from which G, each layer times stride, reaches size or some more."""
+    """The side from which G, times stride in each layer, reaches size or more."""
     start = size
     for _ in range(depth):
         start = int((start - kernel) / stride + 1)  # towards 0, as in the source
-    # The source starts from 2 more; size / stride**depth where that is too small. [D1]
+    # The source adds 2; where that is too small: size / stride**depth, rounded up. [D1]
     start = max(start + 2, -(-size // stride**depth))
     if start * stride**depth > 8 * size:
         raise InputError(
@@ -261,12 +261,12 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] Any height and width: G starts larger where the source's start is too small,
-#   and crops, unevenly where it must, up to 8 times the side; 1 or 3 channels. The
-#   source takes the height for both, crops evenly, and draws 3 channels.
+# - [D1] Any height and width: where the source's start is too small, G starts larger;
+#   it then crops its picture, of up to 8 times the side, unevenly if need be. 1 or 3
+#   channels. The source uses the height for both, crops evenly, and draws 3 channels.
 # - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
 #   draws new ones for each, from a normal distribution.
-# - [D3] Pictures are scaled to [-1, 1]; 0 to 255 there, which makes G's so pale.
+# - [D3] Pictures are scaled to [-1, 1]. The source's are 0 to 255, so its G's are pale.
 # - [D4] An epoch is one shuffled pass, its last batch smaller, with a sheet after every
 #   10. The source's is ⌊N / batch⌋ batches, each drawn from all pictures, with a sheet
 #   whenever save_interval divides the step in the epoch.

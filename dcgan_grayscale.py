@@ -21,7 +21,7 @@ oddities that were kept; they are listed at the end.
 try:
     from utils import InputError, Parser, load_images, number, plain_errors, train
 except ImportError as error:
-    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    hint = "put this collection's utils.py beside the script; install requirements.txt"
     raise SystemExit(f"{error}: {hint}") from None
 
 import os
@@ -184,7 +184,7 @@ def main(argv=None):
         help="height and width, divisible by 4 (default: 28 28)")  # fmt: skip
     args = parser.parse_args(argv)
     if args.dataset and args.images:
-        raise InputError("--dataset and --images exclude each other")
+        raise InputError("give --dataset or --images, not both")
     if any(side % 4 for side in args.img_size):
         raise InputError("--img-size: height and width must be divisible by 4")
     if not (args.epochs or args.steps):

@@ -17,7 +17,7 @@ deviations and [K1] ... oddities that were kept; they are listed at the end.
 try:
     from utils import Parser, load_images, number, plain_errors, train
 except ImportError as error:
-    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    hint = "put this collection's utils.py beside the script; install requirements.txt"
     raise SystemExit(f"{error}: {hint}") from None
 
 import keras
@@ -162,11 +162,10 @@ if __name__ == "__main__":
 # - [D1] Two equal Adam optimizers, so that each counts its own steps. The source
 #   shares one, which counts two a step: its rate is up to 1.41 times ours in the
 #   first 20 steps, 1.13 times at step 1,300.
-# - [D2] 64 real pictures a step, in a pass's last what is left, shuffled; the source
-#   shows D one, in the order of the files, against 64 fakes. So an epoch of 819
-#   pictures is 13 updates here and 819 there, and 10,000 epochs are 130,000 updates,
-#   there 8.19 million: compare equal numbers of updates. `--real-batch-size 1` makes
-#   them equal.
+# - [D2] 64 shuffled real pictures a step, fewer in a pass's last; the source shows D
+#   one, in file order, against 64 fakes. So 10,000 epochs of 819 pictures are 130,000
+#   updates here (13 each), there 8.19 million (819 each): compare runs by updates, or
+#   use `--real-batch-size 1`, which makes them equal.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
 # - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 to

@@ -8,15 +8,15 @@ played. This compares pictures, without any pretrained network:
 
 Sliced Wasserstein distance (Karras et al. 2018, arxiv.org/abs/1710.10196, sec. 5): each
 picture is taken apart into a Laplacian pyramid; from each of its levels come patches of
-7×7 pixels at random places, normalized for each colour over the whole set. How far the
-patches of two sets are apart is the mean of the distances along random directions,
-where it is a matter of sorting. The finest level is about sharp detail and noise, the
-coarsest about large shapes. Shown times 1000, as in the paper; smaller is better.
+7×7 pixels at random places, each colour normalized over the whole set. The distance
+between two sets of patches is the mean over random directions of the distance along
+each, found by sorting. The finest level shows sharp detail and noise, the coarsest
+large shapes. Shown times 1000, as in the paper; smaller is better.
 
 A distance means little alone, so two others stand beside it: between two halves of the
 real pictures (no generator can be expected to do better), and from a generator of the
 same architecture before any training. Values depend on the number of pictures: compare
-equal ones only.
+only those of equally many.
 
 Copies and collapse: a generator may repeat its training pictures, or one picture. So it
 also shows how far generated pictures, and real ones, are from the nearest real one and
@@ -131,10 +131,10 @@ def distances(some, others) -> np.ndarray:
 
 
 def variety(generated, some_real, real):
-    """Signs of copies and of collapse: distances of generated and of real pictures.
+    """Distances that show copies and collapse, for generated and for real pictures.
 
-    First the medians of those from the nearest real one (for real ones, not the same:
-    half a level of 255 or more), then the means of those from each other.
+    First the medians to the nearest real picture (for real ones, the nearest that
+    differs by half a level of 255 or more), then the means within each kind.
     """
     generated, some_real = thumbnails(generated), thumbnails(some_real)
     near, real_near = (np.full(len(some), np.inf) for some in (generated, some_real))
@@ -156,8 +156,10 @@ def main(argv=None):
     parser = utils.OneLineParser("score.py", description=__doc__.split("\n")[0])
     add, number = parser.add_argument, utils.number
     add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=utils.path, help="real pictures, .npy (default: of the run)")
-    add("--pictures", type=number(16), default=1024, help="of each (default: 1024)")
+    add("--images", type=utils.path, help="real pictures (default: its images.npy)")
+    add(
+        "--pictures", type=number(16), default=1024, help="of each set (default: 1024)"
+    )
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)
 
@@ -165,14 +167,14 @@ def main(argv=None):
     shape = generator.output_shape[1:]
     real, value_range = utils.read_array(args.images or args.run / "images.npy")
     if not args.images and utils.checksum(real) != settings["checksum"]:
-        raise utils.InputError("not this run's images.npy: name it with --images")
+        raise utils.InputError("not this run's images.npy: name its file with --images")
     if value_range != (0, 255):
         real = utils.to_uint8(real, value_range)
     n = min(args.pictures, len(real) // 2)
     if real.shape[1:] != shape or n < 16 or min(shape[:2]) < PATCH:
         raise utils.InputError(
-            f"real pictures are {real.shape}, generated ones {shape}: it takes 32 or "
-            f"more of the same shape, and at least {PATCH} pixels a side"
+            f"real pictures are {real.shape}, generated ones {shape}: name 32 or more "
+            f"of that shape with --images, of at least {PATCH} pixels a side"
         )
     keras.utils.set_random_seed(args.seed)
     untrained = keras.models.clone_model(generator)
@@ -200,13 +202,14 @@ def main(argv=None):
     print(f"{'':20}{share:.0%} of the way from before training to real\n")
 
     near, real_near, spread, real_spread = variety(generated, half, real)
-    copies = "half or more are near copies" if near < real_near / 2 else "no copies"
+    part = "half or more" if near < real_near / 2 else "fewer than half"
+    copies = f"{part} are near copies"
     if real_near == np.inf:
         copies = "cannot tell, as the real ones are all the same"
-    print(f"from the nearest real picture, in levels of 255 (median): generated "
+    print(f"distance to the nearest real picture (median, on 0-255): generated "
           f"{near:.1f}, real {real_near:.1f}: {copies}")  # fmt: skip
-    alike = "collapsed, or nearly" if spread < real_spread / 2 else "no collapse"
-    print(f"from each other (mean): generated {spread:.1f}, "
+    alike = "collapsed, or nearly" if spread < real_spread / 2 else "no collapse seen"
+    print(f"distance to each other (mean): generated {spread:.1f}, "
           f"real {real_spread:.1f}: {alike}")  # fmt: skip
 
 

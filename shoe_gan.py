@@ -1,5 +1,5 @@
 # %% [markdown]
-"""Shoe design with a GAN, 64×64: DCGAN, one-sided label smoothing and a freezing D.
+"""Shoe design by DCGAN, 64×64: one-sided label smoothing and freezing of D.
 
 Source: github.com/hminle/shoe-design-using-generative-adversarial-networks (PyTorch).
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Salimans et al. 2016,
@@ -20,7 +20,7 @@ deviations and [K1] ... oddities that were kept; they are listed at the end.
 try:
     from utils import Parser, load_images, plain_errors, train
 except ImportError as error:
-    hint = "put utils.py of this collection beside it, and install requirements.txt"
+    hint = "put this collection's utils.py beside the script; install requirements.txt"
     raise SystemExit(f"{error}: {hint}") from None
 
 import keras
@@ -200,7 +200,7 @@ class ShoeGAN(keras.Model):
 # %% Command line
 @plain_errors()
 def main(argv=None):
-    about = "DCGAN with label smoothing and a freezing discriminator, 64×64."
+    about = "DCGAN with label smoothing and freezing of the discriminator, 64×64."
     length = "that of the experiment"
     parser = Parser("shoe_gan", about, batch_size=BATCH_SIZE, length=length)
     parser.add_argument(

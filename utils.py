@@ -71,7 +71,7 @@ def plain_errors():
     except InputError as error:
         message = f"error: {error}"
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        message = "error: out of memory: try a smaller --batch-size"
+        message = "error: out of memory: try a smaller --batch-size or --pictures"
     except KeyboardInterrupt:
         message = "stopped"
     print(*message.split(), file=sys.stderr)  # in one line
@@ -118,9 +118,9 @@ class Parser(OneLineParser):
         add, either = self.add_argument, self.add_mutually_exclusive_group()
         shown = "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
-        add("--fit", choices=["pad", "crop"], default="pad", help=shown)
+        add("--fit", choices=["pad", "crop"], default="pad", help=f"to shape; {shown}")
         add("--background", type=ImageColor.getrgb, default="white", help=shown)
-        add("--out", type=path, default=f"runs/{name}", help=shown)
+        add("--out", type=path, default=f"runs/{name}", help=f"results; {shown}")
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
         add("--batch-size", type=number(), default=batch_size, help=shown)
@@ -173,7 +173,7 @@ def load_images(args, shape, source=None) -> np.ndarray:
                 write(target, lambda file: np.save(file, items))
             return items
     if named and os.path.realpath(source) in map(os.path.realpath, (args.out, target)):
-        raise InputError(f"that would change {source}: choose another --out")
+        raise InputError(f"this run would write to {source}: choose another --out")
     readable = Image.registered_extensions()
 
     def read(item):
@@ -277,9 +277,9 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
 def read_array(source):
     """Pictures (N, H, W, 1, 3 or 4) from an array, a list or a file, and their range.
 
-    The range is the first of (0, 1), (-1, 1), (0, 255) and (0, 65535) that fits: values
-    may be a quarter of it beyond either end, as resizing overshoots, and the largest is
-    at least a quarter of it.
+    The range is the first of (0, 1), (-1, 1), (0, 255) and (0, 65535) that fits: no
+    value is beyond an end by more than a quarter of the range's width (resizing may
+    overshoot), and the largest is at least a quarter of that width.
     """
     named = isinstance(source, (str, Path))
     try:
@@ -287,11 +287,11 @@ def read_array(source):
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{source}: {error.strerror}") from None
     except Exception as error:  # numpy, too, raises all kinds
-        hint = f"no folder, and no whole .npy, .npz or IDX file of pictures ({error})"
+        hint = f"neither a folder nor an intact .npy, .npz or IDX file ({error})"
         raise InputError(f"{source if named else 'the list'} is {hint}") from None
     if not is_pictures(array):
         hint = "use reshape() or np.moveaxis() to get (N, height, width, 1, 3 or 4)"
-        raise InputError(f"{array.dtype} of shape {array.shape}, no pictures: {hint}")
+        raise InputError(f"{array.dtype} of shape {array.shape}: no pictures; {hint}")
     array, high = array.reshape(*array.shape[:3], -1), array.max()  # (N, H, W, C)
     if array.dtype == np.uint8 and high > 1:  # no masks of 0 and 1
         return array, (0, 255)
@@ -419,7 +419,7 @@ def checksum(images) -> int:
 
 
 def settings_of(args, images) -> dict:
-    """What a run is resumed with, or not at all; train() adds to it."""
+    """What must be unchanged for a run to resume; train() adds to it."""
     free = {"images", "dataset", "out", "epochs", "steps", "fresh"}  # may change
     settings = {name: value for name, value in vars(args).items() if name not in free}
     return settings | {"pictures": len(images), "checksum": checksum(images)}
@@ -479,11 +479,11 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     if checkpoint.exists():
         start, rows = restore(checkpoint, settings, variables)
         if start >= total:
-            hint = "extend it with --steps, or start over with --fresh"
+            hint = "extend it with more --steps, or start over with --fresh"
             return print(f"finished already, at step {start:,}: {hint}")
 
-    epoch = f"{per_epoch:,} an epoch of {len(images):,} pictures"
-    print(f"training  steps {start:,} to {total:,}, {epoch}; see {out}")
+    epoch = f"{per_epoch:,} per epoch of {len(images):,} pictures"
+    print(f"training  steps {start:,} to {total:,} ({epoch}), into {out}")
     text = json.dumps(settings, indent=2)
     write(out / "settings.json", lambda file: file.write_text(text))
     z = gan.sample_z(math.prod(sheet_size), args.seed)
@@ -554,7 +554,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             if ends:
                 break
     same = "the same command" + ", without --fresh," * args.fresh
-    print("done" if step == total else f"stopped: {same} goes on from here")
+    print("done" if step == total else f"stopped: {same} resumes here")
 
 
 def restore(file, settings, variables):

@@ -223,7 +223,7 @@ def test_npz_files(arrays, tmp_path):
     assert np.array_equal(load(file, tmp_path), PIXELS)
     assert np.array_equal(np.load(tmp_path / "images.npy"), PIXELS), "for score.py"
     np.savez(tmp_path / "y.npz", x=PIXELS.reshape(5, -1), y=np.zeros(5))
-    with pytest.raises(utils.InputError, match=r"shape \(5, 144\), no pictures"):
+    with pytest.raises(utils.InputError, match=r"shape \(5, 144\): no pictures"):
         load(tmp_path / "y.npz", tmp_path)
 
 

@@ -106,7 +106,7 @@ def test_from_the_command_line(trained, tmp_path, monkeypatch):
     generated, floor, start = mean.values()
     share = int(re.search(r"(-?\d+)% of the way", text)[1])
     assert share == pytest.approx(100 * (start - generated) / (start - floor), abs=1)
-    assert ": no copies" in text and "collapsed, or nearly" in text
+    assert "fewer than half are near copies" in text and "collapsed, or nearly" in text
     np.save(tmp_path / "floats.npy", np.load(trained / "images.npy") / 255)
     again, _ = call(
         "score", trained, "--pictures", 64, "--images", tmp_path / "floats.npy"
@@ -116,7 +116,7 @@ def test_from_the_command_line(trained, tmp_path, monkeypatch):
     draw = mock.Mock(side_effect=[real[:64], 255 - real[:64]])
     monkeypatch.setattr(utils, "draw", draw)
     text, _ = call("score", trained, "--pictures", 64)
-    assert "half or more are near copies" in text and ": no collapse" in text
+    assert "half or more are near copies" in text and ": no collapse seen" in text
     (_, z, value_range), _ = draw.call_args_list[0]
     assert z.shape == (64, 200) and np.abs(z).max() <= 1 and value_range == [-1, 1]
 
@@ -128,7 +128,7 @@ def test_mistakes_give_one_line(trained, tmp_path):
     for options, says in (
         ([tmp_path], "there is no generator"),
         ([other], "not this run's images.npy"),
-        ([trained, "--images", tmp_path / "few.npy"], "it takes 32 or more"),
+        ([trained, "--images", tmp_path / "few.npy"], "name 32 or more of that shape"),
         ([trained, "--images", "nowhere"], "nowhere: No such file"),
         ([trained, "--images", tmp_path], f"error: {tmp_path}: "),
         ([trained, "--pictures", 0], "not from 16"),

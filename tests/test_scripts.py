@@ -290,7 +290,7 @@ def test_another_utils_another_backend_and_no_utils_give_one_line(tmp_path):
 
 def test_out_of_memory_and_ctrl_c_before_the_training_give_one_line(capsys):
     full = utils.tf.errors.ResourceExhaustedError(None, None, "OOM when\n...")
-    memory = "error: out of memory: try a smaller --batch-size\n"
+    memory = "error: out of memory: try a smaller --batch-size or --pictures\n"
     for error, says in (
         (MemoryError(), memory),
         (full, memory),
