@@ -157,15 +157,16 @@ def main(argv=None):
     add, number = parser.add_argument, utils.number
     add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
     add("--images", type=utils.path, help="real pictures (default: its images.npy)")
-    add(
-        "--pictures", type=number(16), default=1024, help="of each set (default: 1024)"
-    )
+    add("--pictures", type=number(16), default=1024, help="of each set (default: 1024)")
     add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)
 
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]
-    real, value_range = utils.read_array(args.images or args.run / "images.npy")
+    source = args.images or args.run / "images.npy"
+    if not source.exists():
+        raise utils.InputError(f"no {source}: name the real pictures with --images")
+    real, value_range = utils.read_array(source)
     if not args.images and utils.checksum(real) != settings["checksum"]:
         raise utils.InputError("not this run's images.npy: name its file with --images")
     if value_range != (0, 255):
