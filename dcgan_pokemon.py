@@ -165,7 +165,7 @@ if __name__ == "__main__":
 # - [D2] 64 shuffled real pictures a step, fewer in a pass's last; the source shows D
 #   one, in file order, against 64 fakes. So 10,000 epochs of 819 pictures are 130,000
 #   updates here (13 each), there 8.19 million (819 each): compare runs by updates, or
-#   use `--real-batch-size 1`, which makes them equal.
+#   use `--real-batch-size 1`, which makes them equal, with sheets every 5,000.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
 # - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 to

@@ -164,7 +164,7 @@ def main(argv=None):
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]
     source = args.images or args.run / "images.npy"
-    if not source.exists():
+    if not args.images and not source.exists():
         raise utils.InputError(f"no {source}: name the real pictures with --images")
     real, value_range = utils.read_array(source)
     if not args.images and utils.checksum(real) != settings["checksum"]:

@@ -71,7 +71,9 @@ def plain_errors():
     except InputError as error:
         message = f"error: {error}"
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        message = "error: out of memory: try a smaller --batch-size or --pictures"
+        message = (
+            "error: out of memory: lower --batch-size (score.py: --pictures)"
+        )
     except KeyboardInterrupt:
         message = "stopped"
     print(*message.split(), file=sys.stderr)  # in one line
@@ -429,7 +431,9 @@ def refuse_others(args, images):
     """InputError where a run would not resume: before images.npy is replaced."""
     checkpoint = args.out / "checkpoint.npz"
     if checkpoint.exists() and not args.fresh:
-        restore(checkpoint, settings_of(args, images), [])
+        settings = settings_of(args, images)
+        del images  # Windows does not delete a file that is mapped
+        restore(checkpoint, settings, [])
 
 
 def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="normal",
@@ -444,7 +448,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
         batch_size: real pictures per step, from shuffled passes.
         sheet_size: (rows, columns) of the sheets of samples.
         sample_every: steps from one sheet to the next, or "N epochs", taken as 10 to
-            2,000 steps.
+            5,000 steps.
         latent: kind of z, "normal" or "uniform", for sample.py.
         value_range: the generator's numbers that are shown as black and as white.
         with_replacement: draw each batch from all pictures, not from passes.
@@ -453,7 +457,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     total = args.steps or args.epochs * per_epoch
     if isinstance(sample_every, str):
         epochs = int(sample_every.split()[0])
-        sample_every = min(max(10, epochs * per_epoch), 2000)  # for tiny and huge sets
+        sample_every = min(max(10, epochs * per_epoch), 5000)  # for tiny and huge sets
     accelerate = contextlib.nullcontext
     if args.fast:
         try:
@@ -509,7 +513,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
     xla = bool(GPUS) and sys.platform != "darwin"  # Apple's GPUs have none
     train_step = tf.function(gan.train_step, signature, jit_compile=xla)
     options = {"interval": BAR_SECONDS, "stateful_metrics": gan.metrics_names}
-    bar = keras.utils.Progbar(total - start, width=10, **options)
+    bar = keras.utils.Progbar(total - start, width=7, **options)
     columns = shutil.get_terminal_size((200, 0)).columns  # 200 in a notebook or log
     shown = max(0, columns - 44) // 17  # metrics: a bar of two lines would scroll
     stream = batches(images, batch_size, args.seed, start, with_replacement)

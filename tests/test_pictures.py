@@ -162,7 +162,7 @@ def test_pictures_are_never_overwritten(tmp_path):
     save(tmp_path / "x.png")
     load(tmp_path, tmp_path / "run")
     for source in (tmp_path / "run", tmp_path / "run" / "images.npy"):
-        with pytest.raises(utils.InputError, match="would change .*run"):
+        with pytest.raises(utils.InputError, match="would write to .*run"):
             load(source, tmp_path / "run", (9, 9, 3))
     assert np.load(tmp_path / "run" / "images.npy").shape == (1, 8, 6, 3)
 
@@ -202,7 +202,7 @@ def test_ranges_are_taken_with_some_slack_and_told(tmp_path, capsys):
     (np.where(PIXELS > 9, np.nan, 0), "nan"), (PIXELS[0], r"\(8, 6, 3\)"),
     (PIXELS.transpose(0, 3, 1, 2), "moveaxis"), (PIXELS.reshape(5, -1), "reshape"),
     (np.tile(PIXELS[0], 9), "moveaxis"), (PIXELS[:0], "shape"),
-    (np.array(None), "obj|whole"),
+    (np.array(None), "obj|intact"),
 ])  # fmt: skip
 def test_what_are_no_pictures_is_refused_with_advice(array, says, tmp_path):
     np.save(tmp_path / "x.npy", array)
@@ -237,7 +237,7 @@ def test_idx_files_and_what_is_none(tmp_path):
         broken += [content[:end] for end in (3, 4, 9, 30, len(content) - 9)]
     for content in broken:
         file.write_bytes(content)
-        with pytest.raises(utils.InputError, match="no whole"):
+        with pytest.raises(utils.InputError, match="nor an intact"):
             load(file, tmp_path / "run")
 
 

@@ -129,7 +129,7 @@ def test_mistakes_give_one_line(trained, tmp_path):
         ([tmp_path], "there is no generator"),
         ([other], "not this run's images.npy"),
         ([trained, "--images", tmp_path / "few.npy"], "name 32 or more of that shape"),
-        ([trained, "--images", "nowhere"], "no nowhere: name the real pictures"),
+        ([trained, "--images", "nowhere"], "nowhere: No such file"),
         ([trained, "--images", tmp_path], f"error: {tmp_path}: "),
         ([trained, "--pictures", 0], "not from 16"),
     ):
