@@ -71,9 +71,7 @@ def plain_errors():
     except InputError as error:
         message = f"error: {error}"
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        message = (
-            "error: out of memory: lower --batch-size (score.py: --pictures)"
-        )
+        message = "error: out of memory: lower --batch-size (score.py: --pictures)"
     except KeyboardInterrupt:
         message = "stopped"
     print(*message.split(), file=sys.stderr)  # in one line

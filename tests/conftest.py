@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-GPUS_GIVEN = os.environ.get("CUDA_VISIBLE_DEVICES")  # for the tests marked gpu
+# For the tests marked gpu; set once, as xdist's workers inherit the -1 below.
+os.environ.setdefault("GPUS_GIVEN", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # exact repetition is promised on the CPU
 
 import utils  # noqa: E402, F401, I001  (before keras: chooses its backend)
@@ -32,8 +33,9 @@ QUICK = {  # options for a step in less than a second
 
 
 @pytest.fixture(autouse=True)
-def seed():
+def seed_and_precision():
     keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(params=SCRIPTS)
@@ -94,16 +96,20 @@ def run(name, *options, status=0, cwd=ROOT):
     return out, errors
 
 
-def call(name, *options, status=0):
-    """The same within this process, which saves the start of another."""
-    out, errors, found = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        try:
-            importlib.import_module(name).main(options)
-        except SystemExit as end:
-            found = end.code
-    assert found == status, out.getvalue() + errors.getvalue()
-    return out.getvalue(), errors.getvalue()
+def call(name, *options):
+    """What a script prints, within this process, which saves the start of another."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        importlib.import_module(name).main(options)
+    return out.getvalue()
+
+
+def refusal(name, *options):
+    """The one line that a script prints instead, before it ends with status 2."""
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        with pytest.raises(SystemExit, match="^2$"):
+            call(name, *options)
+    assert errors.getvalue().count("\n") == 1, errors.getvalue()
+    return errors.getvalue()
 
 
 def wait_for(path, process):

@@ -7,13 +7,11 @@ probabilities. A missing or additional update, swapped labels, another order, or
 would show.
 """
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SCRIPTS, build_optimizers, make_gan
+from conftest import build_optimizers, make_gan
 from keras import layers
 
 import dcgan256
@@ -22,7 +20,6 @@ import shoe_gan
 SHAPE, SIZE = (2, 2, 3), 12
 REAL = np.random.default_rng(1).integers(0, 256, size=(3, 6, *SHAPE), dtype=np.uint8)
 REAL[:, :, :, 1] = REAL[:, :, :, 0]  # symmetric: a mirrored picture is the same
-
 
 G_RATE, D_RATE = 1.0, 0.5  # so large that another order of updates shows
 MEANS = "d_loss", "g_loss", "d_real", "d_fake", "g_real"
@@ -41,11 +38,8 @@ class Game:
         slope = (p - label) / len(x)
         return loss.mean(), x.T @ slope, slope @ self.d.T, p.mean()
 
-    def update_d(self, gradient):
-        self.d = self.d - D_RATE * gradient
-
-    def update_g(self, gradient):
-        self.g = self.g - G_RATE * gradient
+    def update(self, g=0, d=0):  # gradients
+        self.g, self.d = self.g - G_RATE * g, self.d - D_RATE * d
 
 
 def pokemon_step(game, x, gan, draw):
@@ -53,8 +47,7 @@ def pokemon_step(game, x, gan, draw):
     real_loss, real_gradient, _, d_real = game.judge(x, 1)
     fake_loss, fake_gradient, _, d_fake = game.judge(z @ game.g, 0)
     g_loss, _, gradient, _ = game.judge(z @ game.g, 1)
-    game.update_d(real_gradient + fake_gradient)
-    game.update_g(z.T @ gradient)
+    game.update(g=z.T @ gradient, d=real_gradient + fake_gradient)
     return [real_loss + fake_loss, g_loss, d_real, d_fake]
 
 
@@ -63,9 +56,9 @@ def shoe_step(game, x, gan, draw, label=0.9, decay=1e-4):
     fake = z @ game.g
     real_loss, real_gradient, _, d_real = game.judge(x, label)
     fake_loss, fake_gradient, _, d_fake = game.judge(fake, 0)
-    game.update_d(real_gradient + fake_gradient + decay * game.d)
+    game.update(d=real_gradient + fake_gradient + decay * game.d)
     g_loss, _, gradient, g_real = game.judge(fake, label)
-    game.update_g(z.T @ gradient + decay * game.g)
+    game.update(g=z.T @ gradient + decay * game.g)
     return [real_loss + fake_loss, g_loss, d_real, d_fake, g_real]
 
 
@@ -73,10 +66,10 @@ def grayscale_step(game, x, gan, draw):
     fake = draw(gan.sample_z, len(x)) @ game.g
     real_loss, real_gradient, _, d_real = game.judge(x, 0.95)
     fake_loss, fake_gradient, _, d_fake = game.judge(fake, 0.05)
-    game.update_d((real_gradient + fake_gradient) / 2)
+    game.update(d=(real_gradient + fake_gradient) / 2)
     z = draw(gan.sample_z, len(x))
     g_loss, _, gradient, _ = game.judge(z @ game.g, 0.95)
-    game.update_g(z.T @ gradient)
+    game.update(g=z.T @ gradient)
     return [(real_loss + fake_loss) / 2, g_loss, d_real, d_fake]
 
 
@@ -84,11 +77,11 @@ def general_step(game, x, gan, draw):
     z = draw(gan.sample_z, len(x))
     fake = z @ game.g
     real_loss, gradient, _, d_real = game.judge(x, 1)
-    game.update_d(gradient)
+    game.update(d=gradient)
     fake_loss, gradient, _, d_fake = game.judge(fake, 0)
-    game.update_d(gradient)
+    game.update(d=gradient)
     g_loss, _, gradient, _ = game.judge(fake, 1)
-    game.update_g(z.T @ gradient)
+    game.update(g=z.T @ gradient)
     return [real_loss + fake_loss, g_loss, d_real, d_fake]
 
 
@@ -101,13 +94,13 @@ def dcgan256_step(game, x, gan, draw):
         return draw(lambda n, s: keras.random.uniform((n, 1), low, high, seed=s), n)
 
     real_loss, gradient, _, real = game.judge(x, labels(0, 0.01, n))
-    game.update_d(gradient)
+    game.update(d=gradient)
     fake = draw(gan.sample_z, n) @ game.g
     fake_loss, gradient, _, generated = game.judge(fake, labels(0.99, 1, n))
-    game.update_d(gradient)
+    game.update(d=gradient)
     z = draw(gan.sample_z, 2 * n)
     g_loss, _, gradient, _ = game.judge(z @ game.g, labels(0, 0.01, 2 * n))
-    game.update_g(z.T @ gradient)
+    game.update(g=z.T @ gradient)
     return [real_loss + fake_loss, g_loss, 1 - real, 1 - generated]
 
 
@@ -122,20 +115,17 @@ GAMES = {  # script: step, range of the pictures
 
 def linear_gan(gan):
     """Put linear networks in the place of the real ones; gives their weights."""
-    latent_dim = gan.sample_z(1, 0).shape[1]
-    rng = np.random.default_rng(2)
-    g = 0.3 * rng.normal(size=(latent_dim, SIZE)) / np.sqrt(latent_dim)
-    d = 0.3 * rng.normal(size=(SIZE, 1))
-    dense = layers.Dense(SIZE, use_bias=False)
-    gan.generator = keras.Sequential(
-        [keras.Input((latent_dim,)), dense, layers.Reshape(SHAPE)]
-    )
-    dense = layers.Dense(1, use_bias=False)
-    gan.discriminator = keras.Sequential([keras.Input(SHAPE), layers.Flatten(), dense])
+    latent_dim, rng = gan.sample_z(1, 0).shape[1], np.random.default_rng(2)
+    g = np.float32(0.3 * rng.normal(size=(latent_dim, SIZE)) / np.sqrt(latent_dim))
+    d = np.float32(0.3 * rng.normal(size=(SIZE, 1)))
+    z, x = keras.Input((latent_dim,)), keras.Input(SHAPE)
+    to_x, to_logit = (layers.Dense(n, use_bias=False) for n in (SIZE, 1))
+    gan.generator = keras.Sequential([z, to_x, layers.Reshape(SHAPE)])
+    gan.discriminator = keras.Sequential([x, layers.Flatten(), to_logit])
     gan.generator.set_weights([g])
     gan.discriminator.set_weights([d])
     build_optimizers(gan)
-    return g.astype("float32").astype(float), d.astype("float32").astype(float)
+    return g.astype(float), d.astype(float)
 
 
 def assert_plays(gan, step, value_range, **options):
@@ -164,9 +154,8 @@ def assert_plays(gan, step, value_range, **options):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * moved)
 
 
-@pytest.mark.parametrize("name", GAMES)
-def test_three_steps_equal_numpy(name):
-    assert_plays(make_gan(importlib.import_module(name)), *GAMES[name])
+def test_three_steps_equal_numpy(script):
+    assert_plays(make_gan(script), *GAMES[script.__name__])
 
 
 @pytest.mark.parametrize(
@@ -181,14 +170,14 @@ def test_the_four_experiments(experiment, low, label, monkeypatch):
     assert np.allclose(gan.decayed([tf.zeros(2)], [tf.ones(2)]), 0.1), "biases, too"
 
 
-@pytest.mark.parametrize(("name", "g_rate", "d_rate", "beta_1", "epsilon"), [
+@pytest.mark.parametrize(("script", "g_rate", "d_rate", "beta_1", "epsilon"), [
     ("dcgan_pokemon", 2e-4, 2e-4, 0.5, 1e-7), ("shoe_gan", 2e-4, 2e-4, 0.5, 1e-8),
     ("dcgan_grayscale", 1e-5, 1e-5, 0.9, 1e-7), ("dcgan256", 1e-4, 1e-4, 0.9, 1e-7),
     ("dcgan_general", 2e-4, 5e-5, 0.5, 1e-7),
-])  # fmt: skip
-def test_optimizers(name, g_rate, d_rate, beta_1, epsilon):
+], indirect=["script"])  # fmt: skip
+def test_optimizers(script, g_rate, d_rate, beta_1, epsilon):
     """Adam, with nothing else than Keras' defaults: one for each network."""
-    gan = make_gan(importlib.import_module(name))
+    gan = make_gan(script)
     one = {"learning_rate": 0.0, "name": "one"}
     wanted = keras.optimizers.Adam(beta_1=beta_1, epsilon=epsilon).get_config() | one
     for optimizer, rate in ((gan.g_optimizer, g_rate), (gan.d_optimizer, d_rate)):
@@ -198,20 +187,11 @@ def test_optimizers(name, g_rate, d_rate, beta_1, epsilon):
     assert gan.g_optimizer is not gan.d_optimizer
 
 
-@pytest.mark.parametrize(
-    ("experiment", "d_mean", "g_mean", "frozen"),
-    [
-        (4, 0.69, 1, True),
-        (4, 0.71, 1, False),
-        (4, 0, 0, False),
-        (3, 0.1, 1, False),
-        (2, 0.1, 1, False),
-        (1, 0.1, 1, False),
-    ],
-)
-def test_freezing_skips_the_update_of_d_and_nothing_else(
-    experiment, d_mean, g_mean, frozen
-):
+@pytest.mark.parametrize(("experiment", "d_mean", "g_mean", "frozen"), [
+    (4, 0.69, 1, True), (4, 0.71, 1, False), (4, 0, 0, False),
+    (3, 0.1, 1, False), (2, 0.1, 1, False), (1, 0.1, 1, False),
+])  # fmt: skip
+def test_freezing_skips_the_update_of_d_alone(experiment, d_mean, g_mean, frozen):
     gan = shoe_gan.ShoeGAN(experiment)
     linear_gan(gan)
     if g_mean:
@@ -227,10 +207,9 @@ def test_freezing_skips_the_update_of_d_and_nothing_else(
     assert gan.means[0].count.numpy() == before + 6  # counted all the same
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_modes(name, monkeypatch):
+def test_modes(script, monkeypatch):
     """In D's step G runs in its source's mode, in G's both are in training mode."""
-    gan, modes = make_gan(importlib.import_module(name)), {True: [], False: []}
+    gan, modes = make_gan(script), {True: [], False: []}
     linear_gan(gan)
     before = keras.Sequential.call
 
@@ -240,9 +219,9 @@ def test_modes(name, monkeypatch):
 
     monkeypatch.setattr(keras.Sequential, "call", call)
     gan.train_step(tf.constant(REAL[0]))
-    once = name in ("dcgan_pokemon", "shoe_gan")  # the same fakes for D and G
+    once = script.__name__ in ("dcgan_pokemon", "shoe_gan")  # the same fakes for both
     assert modes[True] == ([True] if once else [False, True])
-    passes = 2 if name == "dcgan_pokemon" else 3  # through D
+    passes = 2 if script.__name__ == "dcgan_pokemon" else 3  # through D
     assert modes[False] == [True] * passes
 
 
