@@ -17,7 +17,7 @@ were kept; they are listed at the end.
 """
 
 # %% Imports and settings
-try:
+try:  # before keras, which utils sets up
     from utils import InputError, Parser, load_images, plain_errors, train
 except ImportError as error:
     hint = "put this collection's utils.py beside the script; install requirements.txt"
@@ -144,7 +144,7 @@ class DCGAN256(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"
         self.means = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # as both networks are
+        self.built = True  # both networks are; else fit() would call the model
 
     @property
     def metrics(self):
@@ -236,11 +236,12 @@ if __name__ == "__main__":
 #   takes 8 neighbours from a list in which each picture's mirror image follows it.
 # - [D2] Adam keeps its moments to the end; the source loses them every 5,000 steps.
 # - [D3] In G's step only G's weights are updated. The source trains both, then
-#   restores D, moving averages included; here D's move on, and are never used.
+#   restores D, moving averages included; here they move on, but D never uses them.
 # - [D4] Sheets show the same z every time; the source's show new ones.
 # - [D5] Only the last checkpoint is kept; the source keeps one for each 1,000 steps.
 # - [D6] Padding is white, or --background; the source's is the picture's background.
-# - [D7] Keras 2 corrects moving averages for their start; Keras 3 does not.
+# - [D7] Keras 2.2 takes the initial values out of batch normalization's moving
+#   averages; Keras 3 does not. After 20 steps they weigh 0.1 %.
 #
 # Oddities kept:
 #

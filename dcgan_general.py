@@ -14,13 +14,13 @@ or, with the source's constructor parameters, by name:
     gan = DCGAN(save_path="runs/faces", img_size=(200, 180, 3), depth=5)
     gan.train("./faces", epochs=3000)
 
-The grid over its pictures is in the source's, too: at stride 2 a kernel of 3 overlaps
+Its pictures show a grid, as the source's do: at stride 2, kernels of 3 overlap
 unevenly. Where the source's code and README disagree, this follows the code. [D1] ...
 are deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
-try:
+try:  # before keras, which utils sets up
     from utils import InputError, Parser, load_images, number, plain_errors, train
 except ImportError as error:
     hint = "put this collection's utils.py beside the script; install requirements.txt"
@@ -67,7 +67,7 @@ def start_size(size, kernel, stride, depth):
 def build_generator(
     input_size, img_size, kernel_size, stride, dropout, depth, increment
 ):
-    """z (B, input_size) to pictures (B, *img_size) in [-1, 1], shapes by default."""
+    """z (B, input_size) to (B, *img_size) in [-1, 1]; comments show default shapes."""
     height = start_size(img_size[0], kernel_size[0], stride[0], depth)
     width = start_size(img_size[1], kernel_size[1], stride[1], depth)
     network = [
@@ -160,7 +160,7 @@ class DCGAN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"
         self.means = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # as both networks are
+        self.built = True  # both networks are; else fit() would call the model
 
     @property
     def metrics(self):
@@ -210,7 +210,7 @@ class DCGAN(keras.Model):
             parser = Parser("dcgan_general", "", batch_size=self.batch_size, length="")
             args = parser.parse_args(argv)
             vars(args).update(self.architecture, input_size=self.input_size)
-        train(
+        train(  # that of utils.py
             self,
             load_images(args, self.architecture["img_size"], images),  # [D6]
             args,
@@ -262,23 +262,25 @@ if __name__ == "__main__":
 # Deviations from the source (README.md names those that all scripts share):
 #
 # - [D1] Any height and width: where the source's start is too small, G starts larger;
-#   it then crops its picture, of up to 8 times the side, unevenly if need be. 1 or 3
-#   channels. The source uses the height for both, crops evenly, and draws 3 channels.
+#   it then crops its picture, unevenly if need be. The source uses the height for both,
+#   crops evenly, and draws 3 channels, not 1 or 3. It also builds what is refused here:
+#   G's whose picture before cropping has more than 8 times the side.
 # - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
 #   draws new ones for each, from a normal distribution.
-# - [D3] Pictures are scaled to [-1, 1]. The source's are 0 to 255, so its G's are pale.
+# - [D3] Pictures are scaled to [-1, 1]; the source's are 0 to 255, so its G's are pale.
 # - [D4] An epoch is one shuffled pass, its last batch smaller, with a sheet after every
 #   10. The source's is ⌊N / batch⌋ batches, each drawn from all pictures, with a sheet
 #   whenever save_interval divides the step in the epoch.
 # - [D5] Losses are means over the epoch, D's the sum of its two terms. The source
 #   shows the last ones of the epoch, and half of D's.
 # - [D6] Pictures of another shape are resized and padded; the source skips them.
-# - [D7] Keras 2 corrects moving averages for their start; Keras 3 does not.
+# - [D7] Keras 2.2 takes the initial values out of batch normalization's moving
+#   averages; Keras 3 does not. After 60 steps they weigh 0.2 %.
 #
 # Oddities kept:
 #
 # - [K1] In D's step G runs in inference mode (moving averages, no dropout).
-# - [K2] G is trained on the same z, whose fakes D has just seen.
+# - [K2] G is trained on the same z, from which D's fakes have just come.
 # - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The source's
-#   README names 2e-4 for both, and advises a ratio other than 1.
+#   README names 2e-4 for both, and says that some other ratio is often used.
 # - [K4] In G's step D, though frozen, uses batch statistics and dropout.

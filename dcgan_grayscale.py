@@ -18,14 +18,11 @@ oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
-try:
+try:  # before keras, which utils sets up
     from utils import InputError, Parser, load_images, number, plain_errors, train
 except ImportError as error:
     hint = "put this collection's utils.py beside the script; install requirements.txt"
     raise SystemExit(f"{error}: {hint}") from None
-
-import os
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -35,11 +32,7 @@ from keras import layers
 IMG_SIZE = (28, 28)  # height, width
 LATENT_DIM = 100  # z is standard normal [D2]
 BATCH_SIZE = 32  # real pictures; as many z for D, and new ones for G
-DATASETS = {  # file is the one that Keras keeps below ~/.keras/datasets
-    "mnist": {"steps": 16_000, "file": "mnist.npz"},
-    "fashion_mnist": {"steps": 9_000, "file": "fashion-mnist"},
-    "kmnist": {"steps": 16_000, "file": "kmnist-train-imgs.npz"},
-}
+DATASETS = {"mnist": 16_000, "fashion_mnist": 9_000, "kmnist": 16_000}  # steps
 LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's
 LABEL_SMOOTHING = 0.1  # [K2]
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
@@ -114,7 +107,7 @@ class GrayscaleGAN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"
         self.means = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # as both networks are
+        self.built = True  # both networks are; else fit() would call the model
 
     @property
     def metrics(self):
@@ -165,11 +158,10 @@ def download(dataset):
             return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
         return getattr(keras.datasets, dataset).load_data()[0][0]
     except Exception as error:  # no network, or a file that broke off
-        home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
         raise InputError(
-            f"{dataset} cannot be downloaded or read ({error}): delete "
-            f"{home / 'datasets' / DATASETS[dataset]['file']} if it is there and try "
-            "again, or name a file of its pictures (.npz or IDX) with --images"
+            f"{dataset} cannot be downloaded or read ({error}): delete what "
+            "~/.keras/datasets has of it and try again, or name a file of its pictures "
+            "(.npz or IDX) with --images"
         ) from None
 
 
@@ -188,7 +180,7 @@ def main(argv=None):
     if any(side % 4 for side in args.img_size):
         raise InputError("--img-size: height and width must be divisible by 4")
     if not (args.epochs or args.steps):
-        args.steps = DATASETS[args.dataset or "mnist"]["steps"]
+        args.steps = DATASETS[args.dataset or "mnist"]
     source = download(args.dataset) if args.dataset else args.images
     train(
         GrayscaleGAN(*args.img_size, args.seed),

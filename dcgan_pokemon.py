@@ -14,7 +14,7 @@ deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
-try:
+try:  # before keras, which utils sets up
     from utils import Parser, load_images, number, plain_errors, train
 except ImportError as error:
     hint = "put this collection's utils.py beside the script; install requirements.txt"
@@ -66,7 +66,7 @@ def build_discriminator():
         layers.Conv2D(64, 5, 1, "same"),  # (B, 64, 64, 64)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Dropout(DROPOUT),
-        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128)
+        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128) [K2]
         layers.Flatten(),  # (B, 131072)
         layers.Dense(1, dtype="float32"),  # (B, 1)
     ]
@@ -88,7 +88,7 @@ class PokemonGAN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"
         self.means = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # as both networks are
+        self.built = True  # both networks are; else fit() would call the model
 
     @property
     def metrics(self):
@@ -104,7 +104,7 @@ class PokemonGAN(keras.Model):
 
         # Both losses come from one forward pass, and both gradients from the weights
         # before either update.
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as g_tape, tf.GradientTape() as d_tape:
             fake = self.generator(z, training=True)
             real_logits = self.discriminator(real, training=True)
             fake_logits = self.discriminator(fake, training=True)
@@ -116,8 +116,8 @@ class PokemonGAN(keras.Model):
             g_loss = self.bce(tf.ones_like(fake_logits), fake_logits)
         d_variables = self.discriminator.trainable_variables
         g_variables = self.generator.trainable_variables
-        d_gradients = tape.gradient(d_loss, d_variables)
-        g_gradients = tape.gradient(g_loss, g_variables)
+        d_gradients = d_tape.gradient(d_loss, d_variables)
+        g_gradients = g_tape.gradient(g_loss, g_variables)
         self.g_optimizer.apply(g_gradients, g_variables)
         self.d_optimizer.apply(d_gradients, d_variables)
 
@@ -137,7 +137,8 @@ def main(argv=None):
         "--real-batch-size",
         type=number(),
         default=REAL_BATCH_SIZE,
-        help="real pictures per step; 1 in the source (default: %(default)s)",
+        help="real pictures per step, --batch-size being that of generated ones; 1 in "
+        "the source (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     if not (args.epochs or args.steps):
@@ -160,12 +161,12 @@ if __name__ == "__main__":
 # Deviations from the source (README.md names those that all scripts share):
 #
 # - [D1] Two equal Adam optimizers, so that each counts its own steps. The source
-#   shares one, which counts two a step: its rate is up to 1.41 times ours in the
-#   first 20 steps, 1.13 times at step 1,300.
-# - [D2] 64 shuffled real pictures a step, fewer in a pass's last; the source shows D
-#   one, in file order, against 64 fakes. So 10,000 epochs of 819 pictures are 130,000
-#   updates here (13 each), there 8.19 million (819 each): compare runs by updates, or
-#   use `--real-batch-size 1`, which makes them equal, with sheets every 5,000.
+#   shares one, which counts two a step: its rate is up to 1.41 times ours (near step
+#   10), 1.13 times at step 1,300.
+# - [D2] A step shows D 64 shuffled real pictures, an epoch's last the rest; the source
+#   shows it one, in file order, against 64 fakes. So an epoch of 819 pictures has 13
+#   updates here and 819 there, 10,000 epochs 130,000 and 8.19 million: compare runs by
+#   updates, or use `--real-batch-size 1` for 819 an epoch, with sheets every 5,000.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
 # - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 to
@@ -177,3 +178,4 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] LeakyReLU slope 0.3, Keras' default; the source's README says 0.01.
+# - [K2] No activation between D's last two layers.

@@ -91,7 +91,7 @@ def main(argv=None):
 
     options = {"interval": utils.BAR_SECONDS, "unit_name": "picture"}
     bar, first = keras.utils.Progbar(args.count, **options), []
-    for start in range(0, args.count, size):  # so few at a time in memory
+    for start in range(0, args.count, size):  # the first size z are the sheet's
         z = sample_z(latent, size, latent_dim, (seed + start * 1_000_003) % 2**31)
         pictures = draw(z[: args.count - start])
         for i, picture in enumerate(pictures, start):

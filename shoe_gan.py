@@ -9,7 +9,7 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
 136×102 on white.
 
     python shoe_gan.py --images ./shoes          # experiment 4, the final model
-    python shoe_gan.py --images ./shoes --epochs 30    # gives shoes in two colours
+    python shoe_gan.py --images ./shoes --steps 1000    # gives shoes in two colours
     python shoe_gan.py --images ./shoes --experiment 2 --out runs/experiment_2
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
@@ -17,7 +17,7 @@ deviations and [K1] ... oddities that were kept; they are listed at the end.
 """
 
 # %% Imports and settings
-try:
+try:  # before keras, which utils sets up
     from utils import Parser, load_images, plain_errors, train
 except ImportError as error:
     hint = "put this collection's utils.py beside the script; install requirements.txt"
@@ -133,9 +133,9 @@ class ShoeGAN(keras.Model):
         self.d_optimizer = keras.optimizers.Adam(**ADAM)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # D(G(z)) after 1.
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # by the updated D
         self.means = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # as both networks are
+        self.built = True  # both networks are; else fit() would call the model
 
     @property
     def metrics(self):
@@ -163,7 +163,7 @@ class ShoeGAN(keras.Model):
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
-        g_tape = tf.GradientTape()  # entered again in 2., for the loss by the updated D
+        g_tape = tf.GradientTape()  # records G here, the updated D's answer in 2.
         with g_tape:
             fake = self.generator(z, training=True)
 

@@ -118,8 +118,9 @@ class Parser(OneLineParser):
         add, either = self.add_argument, self.add_mutually_exclusive_group()
         shown = "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
-        add("--fit", choices=["pad", "crop"], default="pad", help=f"to shape; {shown}")
-        add("--background", type=ImageColor.getrgb, default="white", help=shown)
+        add("--fit", choices=["pad", "crop"], default="pad", help=f"to size; {shown}")
+        around = f"around pictures; {shown}"
+        add("--background", type=ImageColor.getrgb, default="white", help=around)
         add("--out", type=path, default=f"runs/{name}", help=f"results; {shown}")
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
