@@ -271,8 +271,7 @@ if __name__ == "__main__":
 # - [D4] An epoch is one shuffled pass, its last batch smaller, with a sheet after every
 #   10. The source's is ⌊N / batch⌋ batches, each drawn from all pictures, with a sheet
 #   whenever save_interval divides the step in the epoch.
-# - [D5] Losses are means over the epoch, D's the sum of its two terms. The source
-#   shows the last ones of the epoch, and half of D's.
+# - [D5] The source shows the last losses of each epoch, and half of D's.
 # - [D6] Pictures of another shape are resized and padded; the source skips them.
 # - [D7] Keras 2.2 takes the initial values out of batch normalization's moving
 #   averages; Keras 3 does not. After 60 steps they weigh 0.2 %.

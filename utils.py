@@ -119,8 +119,7 @@ class Parser(OneLineParser):
         shown = "default: %(default)s"
         add("--images", type=path, help="folder, .npy, .npz or IDX (default: toys)")
         add("--fit", choices=["pad", "crop"], default="pad", help=f"to size; {shown}")
-        around = f"around pictures; {shown}"
-        add("--background", type=ImageColor.getrgb, default="white", help=around)
+        add("--background", type=ImageColor.getrgb, default="white", help=shown)
         add("--out", type=path, default=f"runs/{name}", help=f"results; {shown}")
         either.add_argument("--epochs", type=number(), help=f"default: {length}")
         either.add_argument("--steps", type=number(), help="in place of --epochs")
