@@ -1,13 +1,13 @@
 """The four experiments of shoe_gan.py beside the published log, as one figure.
 
-    python docs/curves.py RUN_1 RUN_2 RUN_3 RUN_4
+    python docs/curves.py
 
-Needs matplotlib. Lines are the means of our epochs, dots those of the source's, both at
-the step at which the epoch ended. Writes docs/shoe_gan_four_experiments.png.
+Needs matplotlib. Lines are the means of our epochs (docs/losses), dots those of the
+source's, both at the step at which the epoch ended. Writes
+docs/shoe_gan_four_experiments.png.
 """
 
 import csv
-import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -27,33 +27,34 @@ PUBLISHED = {  # experiment: epoch: D_loss, G_loss
         10: (1.2203, 1.7411), 20: (1.1725, 1.6754), 40: (1.1351, 1.6203),
         400: (1.0718, 1.5325), 499: (1.1009, 1.5723)},
 }  # fmt: skip
+DOCS = Path(__file__).parent
 LABELS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
 
 
-def ends_of_epochs(run):
-    """Step, D_loss and G_loss of the last row of each epoch in losses.csv."""
-    with open(Path(run) / "losses.csv", newline="") as file:
+def ends_of_epochs(experiment):
+    """Step, D_loss and G_loss of the last row of each epoch."""
+    with open(DOCS / f"losses/shoe_gan_{experiment}.csv", newline="") as file:
         last = {row["epoch"]: row for row in csv.DictReader(file)}.values()
     return [[float(row[k]) for k in ("step", "d_loss", "g_loss")] for row in last]
 
 
-def main(*runs):
+def main():
     figure = Figure(figsize=(12, 4), layout="constrained")
     panels = figure.subplots(1, 3)
-    for i, (run, published, label) in enumerate(zip(runs, PUBLISHED.values(), LABELS)):
+    for (i, published), label in zip(PUBLISHED.items(), LABELS):
         theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
-        for rows, style in ((ends_of_epochs(run), "-"), (theirs, "o")):
+        for rows, style in ((ends_of_epochs(i), "-"), (theirs, "o")):
             steps, d_loss, g_loss = zip(*rows)
             quotient = [d / g for d, g in zip(d_loss, g_loss)]
             for axes, values in zip(panels, (d_loss, g_loss, quotient)):
-                axes.plot(steps, values, style, color=f"C{i}", markersize=4,
+                axes.plot(steps, values, style, color=f"C{i - 1}", markersize=4,
                           label=label if style == "-" else None)  # fmt: skip
     for axes, title in zip(panels, ("D_loss", "G_loss", "D_loss / G_loss")):
         axes.set(title=title, xscale="log", xlabel="steps")
     panels[2].axhline(0.7, color="gray", linewidth=0.5)
     panels[2].legend(fontsize=8)
-    figure.savefig(Path(__file__).parent / "shoe_gan_four_experiments.png", dpi=100)
+    figure.savefig(DOCS / "shoe_gan_four_experiments.png", dpi=100)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
