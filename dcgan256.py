@@ -240,8 +240,8 @@ if __name__ == "__main__":
 # - [D4] Sheets show the same z every time; the source's show new ones.
 # - [D5] Only the last checkpoint is kept; the source keeps one for each 1,000 steps.
 # - [D6] Padding is white, or --background; the source's is the picture's background.
-# - [D7] Keras 2.2 takes the initial values out of batch normalization's moving
-#   averages; Keras 3 does not. After 20 steps they weigh 0.1 %.
+# - [D7] Keras 2.2 corrects batch normalization's moving averages for their initial
+#   values (zero debias); Keras 3 does not. After 20 steps they weigh 0.1 %.
 #
 # Oddities kept:
 #

@@ -273,8 +273,8 @@ if __name__ == "__main__":
 #   whenever save_interval divides the step in the epoch.
 # - [D5] The source shows the last losses of each epoch, and half of D's.
 # - [D6] Pictures of another shape are resized and padded; the source skips them.
-# - [D7] Keras 2.2 takes the initial values out of batch normalization's moving
-#   averages; Keras 3 does not. After 60 steps they weigh 0.2 %.
+# - [D7] Keras 2.2 corrects batch normalization's moving averages for their initial
+#   values (zero debias); Keras 3 does not. After 60 steps they weigh 0.2 %.
 #
 # Oddities kept:
 #

@@ -7,7 +7,7 @@ arxiv.org/abs/1512.00567 (label smoothing).
 Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures,
 made gray; the source also used Food-101 and cursive calligraphy.
 
-    python dcgan_grayscale.py --dataset mnist    # 16,000 steps: 45 % clear digits
+    python dcgan_grayscale.py --dataset mnist    # 16,000 steps: half clear digits
     python dcgan_grayscale.py --dataset fashion_mnist    # 9,000 steps, as the source
     python dcgan_grayscale.py --images ./calligraphy --img-size 64 64
 

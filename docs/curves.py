@@ -2,14 +2,15 @@
 
     python docs/curves.py
 
-Needs matplotlib. Lines are the means of our epochs (docs/losses), dots those of the
-source's, both at the step at which the epoch ended. Writes
-docs/shoe_gan_four_experiments.png.
+Needs matplotlib. Dots are the source's means over an epoch of 201 steps, lines ours
+over six epochs of 33, from docs/losses; both are drawn at the step where these end.
+Writes docs/shoe_gan_four_experiments.png.
 """
 
 import csv
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 PUBLISHED_STEPS = 201  # of an epoch
@@ -31,11 +32,13 @@ DOCS = Path(__file__).parent
 LABELS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
 
 
-def ends_of_epochs(experiment):
-    """Step, D_loss and G_loss of the last row of each epoch."""
+def running_means(experiment):
+    """Steps, and D_loss and G_loss as means over the six epochs up to there."""
     with open(DOCS / f"losses/shoe_gan_{experiment}.csv", newline="") as file:
         last = {row["epoch"]: row for row in csv.DictReader(file)}.values()
-    return [[float(row[k]) for k in ("step", "d_loss", "g_loss")] for row in last]
+    rows = [[float(row[k]) for k in ("step", "d_loss", "g_loss")] for row in last]
+    steps, *losses = np.transpose(rows)
+    return steps[5:], *(np.convolve(loss, np.ones(6) / 6, "valid") for loss in losses)
 
 
 def main():
@@ -43,10 +46,9 @@ def main():
     panels = figure.subplots(1, 3)
     for (i, published), label in zip(PUBLISHED.items(), LABELS):
         theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
-        for rows, style in ((ends_of_epochs(i), "-"), (theirs, "o")):
-            steps, d_loss, g_loss = zip(*rows)
-            quotient = [d / g for d, g in zip(d_loss, g_loss)]
-            for axes, values in zip(panels, (d_loss, g_loss, quotient)):
+        for columns, style in ((running_means(i), "-"), (np.transpose(theirs), "o")):
+            steps, d_loss, g_loss = columns
+            for axes, values in zip(panels, (d_loss, g_loss, d_loss / g_loss)):
                 axes.plot(steps, values, style, color=f"C{i - 1}", markersize=4,
                           label=label if style == "-" else None)  # fmt: skip
     for axes, title in zip(panels, ("D_loss", "G_loss", "D_loss / G_loss")):
