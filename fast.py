@@ -12,7 +12,6 @@ import contextlib
 import math
 from functools import partial
 
-import numpy as np
 import tensorflow as tf
 from keras import layers
 from keras.optimizers import Adam
@@ -97,7 +96,7 @@ def dropout(layer, x, training):
     seed = tf.cast(layer.seed_generator.next(), tf.int32)
     words = tf.random.stateless_uniform([tf.size(x) // 4], seed, None, None, tf.uint32)
     drawn = tf.reshape(tf.bitcast(words, tf.uint8), tf.shape(x))
-    kept = tf.cast(drawn >= np.uint8(256 * layer.rate), x.dtype)
+    kept = tf.cast(drawn >= int(256 * layer.rate), x.dtype)
     return x * (kept * tf.cast(1 / (1 - layer.rate), x.dtype))
 
 

@@ -12,6 +12,7 @@ import utils  # first: it quiets TensorFlow's start
 
 import json
 import math
+import os
 
 import keras
 import numpy as np
@@ -27,13 +28,13 @@ def load_generator(folder):
         utils.InputError: there is none yet, or it cannot be read.
     """
     file = folder / "generator.keras"
-    if not file.exists():
+    if not os.path.exists(file):
         raise utils.InputError(f"there is no generator in {folder} (yet): train first")
     try:
         settings = json.loads((folder / "settings.json").read_text("utf-8"))
         return keras.models.load_model(file, compile=False), settings
     except Exception as error:  # broken files make Keras raise all kinds
-        hint = "rerun the training, which writes both anew"
+        hint = "train on, with more --steps if it is finished, to write both anew"
         raise utils.InputError(
             f"{file}, or settings.json beside it, cannot be read ({error}): {hint}"
         ) from None
@@ -96,7 +97,7 @@ def main(argv=None):
         pictures = draw(z[: args.count - start])
         for i, picture in enumerate(pictures, start):
             save(f"{i:05}.png", [picture], 1)
-        first += [*pictures[: max(0, 100 - start)]]
+        first = [*first, *pictures][:100]
         bar.update(start + len(pictures))
     save("sheet.png", first, math.ceil(math.sqrt(len(first))))
     if args.walk:

@@ -30,6 +30,8 @@ random places, so that equal sets are at distance 0.
 
 import utils  # first: it quiets TensorFlow's start
 
+import os
+
 import keras
 import numpy as np
 
@@ -164,7 +166,7 @@ def main(argv=None):
     generator, settings = load_generator(args.run)
     shape = generator.output_shape[1:]
     source = args.images or args.run / "images.npy"
-    if not args.images and not source.exists():
+    if not args.images and not os.path.exists(source):
         raise utils.InputError(f"no {source}: name the real pictures with --images")
     real, value_range = utils.read_array(source)
     if not args.images and utils.checksum(real) != settings["checksum"]:

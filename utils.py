@@ -144,7 +144,9 @@ class Parser(OneLineParser):
 
 
 def load_images(args, shape, source=None) -> np.ndarray:
-    """The training pictures, brought to a shape and kept in images.npy in args.out.
+    """The training pictures, brought to a shape and kept in args.out as images.npy.
+
+    An .npy file that fits stays where it is.
 
     Args:
         args: parsed options (images, fit, background, out, seed).
@@ -234,7 +236,7 @@ def find_files(folder) -> list[Path]:
         if here in seen or is_run:
             names, dirs[:] = [], []  # nothing of it, and nothing below
         seen.add(here)
-        dirs[:] = [name for name in dirs if name[0] not in ".@#$"]
+        dirs[:] = [name for name in sorted(dirs) if name[0] not in ".@#$"]
         found += [Path(root, name) for name in names if name[0] != "."]
     return sorted(found + [Path(error.filename) for error in errors])
 
@@ -254,7 +256,7 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
     picture.info.pop("exif", None)  # or exif_transpose() would read it again
     picture = ImageOps.exif_transpose(picture)
     if picture.mode[0] in "IF":  # 16 or 32 bits a pixel: convert() would clip them
-        values = np.asarray(picture)
+        values = np.nan_to_num(np.asarray(picture))
         guesses = () if "16" in picture.mode else (1, 255)  # 32 bits leave it open
         white = next((n for n in guesses if values.max() <= 1.25 * n), 65535)
         opaque = Image.fromarray(values != picture.info.get("transparency"))
@@ -277,9 +279,9 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
 def read_array(source):
     """Pictures (N, H, W, 1, 3 or 4) from an array, a list or a file, and their range.
 
-    The range is the first of (0, 1), (-1, 1), (0, 255) and (0, 65535) that fits: no
-    value is beyond an end by more than a quarter of the range's width (resizing may
-    overshoot), and the largest is at least a quarter of that width.
+    It is (0, 255) for uint8, unless all are 0 or 1; else the first of (0, 1), (-1, 1),
+    (0, 255) and (0, 65535) that fits: no value is beyond an end by more than a quarter
+    of the range's width (resizing may overshoot), and the largest is at least that.
     """
     named = isinstance(source, (str, Path))
     try:
@@ -287,7 +289,7 @@ def read_array(source):
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{source}: {error.strerror}") from None
     except Exception as error:  # numpy, too, raises all kinds
-        hint = f"neither a folder nor an intact .npy, .npz or IDX file ({error})"
+        hint = f"neither a folder nor a readable .npy, .npz or IDX file ({error})"
         raise InputError(f"{source if named else 'the list'} is {hint}") from None
     if not is_pictures(array):
         hint = "use reshape() or np.moveaxis() to get (N, height, width, 1, 3 or 4)"
@@ -331,7 +333,7 @@ def load_file(file) -> np.ndarray:
         return loaded
     for name in loaded.files:
         with contextlib.suppress(ValueError):  # pickled objects are not loaded
-            arrays.append(loaded[name])
+            arrays.append(np.asarray(loaded[name]))  # bytes of what is no .npy
     if sets := [array for array in arrays if is_pictures(array)]:
         return max(sets, key=np.size)
     singles = [array for array in arrays if array.ndim > 1]  # not labels beside them
@@ -428,7 +430,7 @@ def settings_of(args, images) -> dict:
 def refuse_others(args, images):
     """InputError where a run would not resume: before images.npy is replaced."""
     checkpoint = args.out / "checkpoint.npz"
-    if checkpoint.exists() and not args.fresh:
+    if os.path.exists(checkpoint) and not args.fresh:  # False, too, without access
         settings = settings_of(args, images)
         del images  # Windows does not delete a file that is mapped
         restore(checkpoint, settings, [])
@@ -471,14 +473,14 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
     settings = settings_of(args, images)
     settings |= {"sheet": sheet_size, "latent": latent, "value_range": value_range}
-    rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate  # at step 0
+    rates = gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate  # of a new gan
     settings["learning_rates"] = [round(float(rate), 9) for rate in rates]
 
     checkpoint, samples = out / "checkpoint.npz", out / "samples"
     start, rows = 0, []  # steps done, rows of losses.csv
-    if args.fresh:
-        checkpoint.unlink(missing_ok=True)
-    if checkpoint.exists():
+    if args.fresh and os.path.exists(checkpoint):
+        checkpoint.unlink()
+    if os.path.exists(checkpoint):
         start, rows = restore(checkpoint, settings, variables)
         if start >= total:
             hint = "extend it with more --steps, or start over with --fresh"
@@ -528,8 +530,9 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
             ends = step == total or bool(stopped)
             # At steps 1, 2, 5, 10, 20, 50 ..., then at every sample_every.
             early = step < sample_every and str(step).rstrip("0") in ("1", "2", "5")
-            sheet_due = ends or early or step % sample_every == 0
             film_due = ends or time.monotonic() > due
+            moved = film_due and not any(samples.glob("step_*.png"))
+            sheet_due = ends or early or moved or step % sample_every == 0
             save_due = film_due or sheet_due
             values = [variable.numpy() for variable in variables] if save_due else []
             if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
@@ -572,7 +575,7 @@ def restore(file, settings, variables):
                 return int(arrays["step"]), rows
             why = f"has {other[0]} {old[other[0]]}, not {new[other[0]]}"
     except Exception as error:  # broken files make numpy raise all kinds
-        why = f"is damaged, or of other networks ({error})"
+        why = f"does not load ({error})"
     raise InputError(f"{file} {why}: choose another --out, or start over with --fresh")
 
 

@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -85,6 +86,7 @@ def test_modes_and_what_is_transparent_shows_the_background(tmp_path):
     save(tmp_path / "2.tif", (137, 128, 128), (16, 16), "LAB")
     for kind in ("u2 65535", "i4 65535", "i4 255", "f4 1", "f4 255"):
         ramp = np.linspace(0, int(kind[3:]), 256).reshape(16, 16)
+        ramp[0, 0] = np.nan if kind == "f4 1" else 0
         Image.fromarray(ramp.astype(kind[:2])).save(tmp_path / f"{kind}.tif")
     large = Image.fromarray(np.uint8(ramp).repeat(4, 0).repeat(4, 1))
     large.save(tmp_path / "z.jpg", quality=100)
@@ -202,7 +204,7 @@ def test_ranges_are_taken_with_some_slack_and_told(tmp_path, capsys):
     (np.where(PIXELS > 9, np.nan, 0), "nan"), (PIXELS[0], r"\(8, 6, 3\)"),
     (PIXELS.transpose(0, 3, 1, 2), "moveaxis"), (PIXELS.reshape(5, -1), "reshape"),
     (np.tile(PIXELS[0], 9), "moveaxis"), (PIXELS[:0], "shape"),
-    (np.array(None), "obj|intact"),
+    (np.array(None), "obj|readable"),
 ])  # fmt: skip
 def test_what_are_no_pictures_is_refused_with_advice(array, says, tmp_path):
     np.save(tmp_path / "x.npy", array)
@@ -219,6 +221,8 @@ def test_what_are_no_pictures_is_refused_with_advice(array, says, tmp_path):
 ])  # fmt: skip
 def test_npz_files(arrays, tmp_path):
     np.savez(tmp_path / "x.npz", meta=np.array([{"pickled": True}, None]), **arrays)
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as file:
+        file.writestr("README.txt", "no array")
     file = (tmp_path / "x.npz").rename(tmp_path / "X.NPZ")
     assert np.array_equal(load(file, tmp_path), PIXELS)
     assert np.array_equal(np.load(tmp_path / "images.npy"), PIXELS), "for score.py"
@@ -237,7 +241,7 @@ def test_idx_files_and_what_is_none(tmp_path):
         broken += [content[:end] for end in (3, 4, 9, 30, len(content) - 9)]
     for content in broken:
         file.write_bytes(content)
-        with pytest.raises(utils.InputError, match="nor an intact"):
+        with pytest.raises(utils.InputError, match="nor a readable"):
             load(file, tmp_path / "run")
 
 

@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_gives_one_line(folder, tmp_path):
     for damaged in (data, data[: len(data) // 2], b""):
         file.write_bytes(damaged)
         errors = refusal("dcgan_general", *options, 3)
-        assert "is damaged" in errors and "--fresh" in errors
+        assert "does not load" in errors and "--fresh" in errors
 
 
 @pytest.mark.slow
@@ -234,6 +234,7 @@ def test_paths_with_brackets_and_home_and_files_in_the_way(tmp_path, monkeypatch
     ("dcgan_pokemon", ["--images", "nowhere"], "nowhere: No such file"),
     ("dcgan_pokemon", ["--images", ""], "the path is empty"),
     ("dcgan_pokemon", ["--out", ""], "the path is empty"),
+    ("dcgan_pokemon", ["--out", 300 * "x"], "cannot be written: File name too long"),
     ("shoe_gan", ["--experiment", 5], "invalid choice"),
     ("dcgan256", ["--batch-size", 7], "must be even"),
     ("dcgan_grayscale", ["--img-size", 30, 28], "divisible by 4"),
