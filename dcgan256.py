@@ -4,8 +4,8 @@
 Source: t0nberryking/DCGAN256, a modification of manicman1999/GAN256 (both on GitHub).
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Sønderby et al. 2016,
 arxiv.org/abs/1610.04490 (instance noise).
-Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels,
-filled up to 256×256 with their background.
+Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels
+(only their code is published), filled up to 256×256 with their background.
 
     python dcgan256.py --images ./images    # 500,000 steps, a week on two cores
     python dcgan256.py --images ./shoes --steps 10000 --fast    # shoes on white, 2 h
@@ -124,7 +124,7 @@ def build_discriminator():
 
 # %% The adversarial game
 def adam(updates_per_step):
-    """Adam whose rate falls with the steps; D is updated twice in each. [D2]"""
+    """Adam whose rate falls with the steps. It counts updates, D's two a step. [D2]"""
     rate = keras.optimizers.schedules.ExponentialDecay(
         LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
     )
@@ -194,7 +194,7 @@ class DCGAN256(keras.Model):
         g_gradients = tape.gradient(g_loss, g_variables)
         self.g_optimizer.apply(g_gradients, g_variables)  # [D3]
 
-        # 3. Bookkeeping; here, too, d_real and d_fake are probabilities of "real".
+        # 3. Bookkeeping; d_real and d_fake are probabilities of "real": hence the minus
         d_loss = d_loss_real + d_loss_fake
         values = d_loss, g_loss, tf.sigmoid(-real_logits), tf.sigmoid(-fake_logits)
         for mean, value in zip(self.means, values):
@@ -205,20 +205,20 @@ class DCGAN256(keras.Model):
 # %% Command line
 @plain_errors()
 def main(argv=None):
-    about, length = "DCGAN for pictures of 256×256.", f"{STEPS:,} steps"
+    about, length = "DCGAN for pictures of 256x256.", f"{STEPS:,} steps"
     parser = Parser("dcgan256", about, batch_size=BATCH_SIZE, length=length)
     args = parser.parse_args(argv)
     if args.batch_size % 2:
         raise InputError("--batch-size must be even: half is real, half generated")
     if not (args.epochs or args.steps):
         args.steps = STEPS
-    train(
+    train(  # [D5]
         DCGAN256(args.seed),
         load_images(args, IMAGE_SHAPE),  # [D6]
         args,
         batch_size=args.batch_size // 2,
         sheet_size=SHEET,  # [D4]
-        sample_every=SAMPLE_EVERY,  # [D5]
+        sample_every=SAMPLE_EVERY,
         latent="uniform",
         value_range=(0, 1),
         with_replacement=True,  # [D1]

@@ -214,7 +214,7 @@ class DCGAN(keras.Model):
             self,
             load_images(args, self.architecture["img_size"], images),  # [D6]
             args,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size,  # [D4]
             sheet_size=SHEET,
             sample_every=SAMPLE_EVERY,
             latent="uniform",
@@ -264,10 +264,11 @@ if __name__ == "__main__":
 # - [D1] Any height and width: where the source's start is too small, G starts larger;
 #   it then crops its picture, unevenly if need be. The source uses the height for both,
 #   crops evenly, and draws 3 channels, not 1 or 3. It also builds what is refused here:
-#   G's whose picture before cropping has more than 8 times the side.
+#   a G whose picture before cropping is more than 8 times as high or wide.
 # - [D2] z is uniform in [-1, 1] for sheets too, and the same every time; the source
 #   draws new ones for each, from a normal distribution.
-# - [D3] Pictures are scaled to [-1, 1]; the source's are 0 to 255, so its G's are pale.
+# - [D3] Pictures are scaled to [-1, 1]; the source's are 0 to 255, so its G draws
+#   pale ones.
 # - [D4] An epoch is one shuffled pass, its last batch smaller, with a sheet after every
 #   10. The source's is ⌊N / batch⌋ batches, each drawn from all pictures, with a sheet
 #   whenever save_interval divides the step in the epoch.

@@ -7,9 +7,9 @@ arxiv.org/abs/1512.00567 (label smoothing).
 Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures,
 made gray; the source also used Food-101 and cursive calligraphy.
 
-    python dcgan_grayscale.py --dataset mnist    # 16,000 steps: half clear digits
-    python dcgan_grayscale.py --dataset fashion_mnist    # 9,000 steps, as the source
-    python dcgan_grayscale.py --images ./calligraphy --img-size 64 64
+    python dcgan_grayscale.py --dataset mnist    # 16,000 steps: about half are clear
+    python dcgan_grayscale.py --dataset fashion_mnist --out runs/fashion  # 9,000 steps
+    python dcgan_grayscale.py --images ./letters --img-size 64 64 --out runs/letters
 
 The source is a README with the networks and settings, and shows no training loop. One
 of its "episodes" is one step here: D on 32 real and 32 fakes, then G on 32 new z.
@@ -80,7 +80,7 @@ def build_discriminator(height=28, width=28):
         layers.Conv2D(
             256, 4, 2, "same", kernel_initializer=normal()
         ),  # (B, 14, 14, 256)
-        layers.LeakyReLU(LEAKY_SLOPE),
+        layers.LeakyReLU(LEAKY_SLOPE),  # [K3]
         layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 7, 7, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)

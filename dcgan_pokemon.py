@@ -5,8 +5,8 @@ Source: github.com/Rajjeshwar/DCGAN.
 Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
 Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
-    python dcgan_pokemon.py --images ./pokemon    # 10,000 epochs
     python dcgan_pokemon.py --images ./pokemon --epochs 100
+    python dcgan_pokemon.py --images ./pokemon    # goes on to 10,000 epochs
     python dcgan_pokemon.py --images ./pokemon --real-batch-size 1 --out runs/one_real
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
@@ -131,7 +131,7 @@ class PokemonGAN(keras.Model):
 # %% Command line
 @plain_errors()
 def main(argv=None):
-    about, length = "DCGAN on Pokémon, or any pictures, at 64×64.", f"{EPOCHS:,}"
+    about, length = "DCGAN on Pokemon, or any pictures, at 64x64.", f"{EPOCHS:,}"
     parser = Parser("dcgan_pokemon", about, batch_size=BATCH_SIZE, length=length)
     parser.add_argument(
         "--real-batch-size",
@@ -161,15 +161,15 @@ if __name__ == "__main__":
 # Deviations from the source (README.md names those that all scripts share):
 #
 # - [D1] Two equal Adam optimizers, so that each counts its own steps. The source
-#   shares one, which counts two a step: its rate is up to 1.41 times ours (near step
-#   10), 1.13 times at step 1,300.
+#   shares one, which counts two a step. As Adam's bias correction depends on this
+#   count, its rate is up to 1.41 times ours (near step 10), 1.13 times at step 1,300.
 # - [D2] A step shows D 64 shuffled real pictures, an epoch's last the rest; the source
 #   shows it one, in file order, against 64 fakes. So an epoch of 819 pictures has 13
 #   updates here and 819 there, 10,000 epochs 130,000 and 8.19 million: compare runs by
 #   updates, or use `--real-batch-size 1` for 819 an epoch, with sheets every 5,000.
 # - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
-# - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 5 to
+# - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 4 to
 #   6 of 255, and softer edges), and padded to a square, not stretched.
 # - [D5] One sigmoid. The source asks for a loss from logits but passes D's sigmoid
 #   output; Keras of the day very likely used the logits behind it, so the sigmoid was
@@ -178,4 +178,4 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] LeakyReLU slope 0.3, Keras' default; the source's README says 0.01.
-# - [K2] No activation between D's last two layers.
+# - [K2] No activation after D's second convolution.

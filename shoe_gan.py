@@ -8,8 +8,8 @@ arxiv.org/abs/1406.2661 (G maximizes log D).
 Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K,
 136×102 on white.
 
-    python shoe_gan.py --images ./shoes          # experiment 4, the final model
     python shoe_gan.py --images ./shoes --steps 1000    # gives shoes in two colours
+    python shoe_gan.py --images ./shoes    # goes on to the final model, experiment 4
     python shoe_gan.py --images ./shoes --experiment 2 --out runs/experiment_2
 
 Where the source's code and README disagree, this follows the code. [D1] ... are
@@ -133,7 +133,7 @@ class ShoeGAN(keras.Model):
         self.d_optimizer = keras.optimizers.Adam(**ADAM)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # by the updated D
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # the last in G's step
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
 
@@ -158,12 +158,12 @@ class ShoeGAN(keras.Model):
         d_variables = self.discriminator.trainable_variables
         g_variables = self.generator.trainable_variables
 
-        # "Stop updating D while loss D < 0.7 · loss G", both being means over the epoch
+        # D is not updated while loss D < 0.7 · loss G, both being means over the epoch
         # so far. At an epoch's first step both are 0, and D is updated.
         d_mean, g_mean = self.means[0].result(), self.means[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
 
-        g_tape = tf.GradientTape()  # records G here, the updated D's answer in 2.
+        g_tape = tf.GradientTape()  # entered twice: here for G, in 2. for D's answer
         with g_tape:
             fake = self.generator(z, training=True)
 
@@ -182,7 +182,7 @@ class ShoeGAN(keras.Model):
 
         tf.cond(frozen, true_fn=lambda: None, false_fn=update_d)
 
-        # 2. G: maximize log D(G(z)), for the same fakes and the updated D.
+        # 2. G: maximize log D(G(z)), softened likewise, for the same fakes, latest D.
         with g_tape:
             g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(real_target, g_logits)  # [K1]
@@ -200,7 +200,7 @@ class ShoeGAN(keras.Model):
 # %% Command line
 @plain_errors()
 def main(argv=None):
-    about = "DCGAN with label smoothing and freezing of the discriminator, 64×64."
+    about = "DCGAN with label smoothing and freezing of the discriminator, 64x64."
     length = "that of the experiment"
     parser = Parser("shoe_gan", about, batch_size=BATCH_SIZE, length=length)
     parser.add_argument(
@@ -239,8 +239,9 @@ if __name__ == "__main__":
 #
 # Oddities kept:
 #
-# - [K1] The smoothed label 0.9 is also G's target, and G maximizes log D in all four
-#   experiments; the source's README has that in the second only.
-# - [K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1.
+# - [K1] The smoothed label 0.9 is also G's target. All four experiments have the
+#   non-saturating loss, log D; the source's README names it for the second only.
+# - [K2] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1,
+#   which sheets show as black.
 # - [K3] Weight decay is L2 on every parameter, batch normalization's included, in all
 #   four experiments; the source's README does not mention it for the first.
