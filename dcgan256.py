@@ -142,14 +142,9 @@ class DCGAN256(keras.Model):
         self.d_optimizer = adam(updates_per_step=2)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake"
+        names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
-
-    @property
-    def metrics(self):
-        """Means over the epoch so far."""
-        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.uniform((n, LATENT_DIM), -1, 1, seed=seed)

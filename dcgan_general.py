@@ -158,14 +158,9 @@ class DCGAN(keras.Model):
         self.d_optimizer = keras.optimizers.Adam(d_learning_rate, beta_1=BETA_1)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake"
+        names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
-
-    @property
-    def metrics(self):
-        """Means over the epoch so far."""
-        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.uniform((n, self.input_size), -1, 1, seed=seed)  # [D2]

@@ -105,14 +105,9 @@ class GrayscaleGAN(keras.Model):
             from_logits=True, label_smoothing=LABEL_SMOOTHING
         )  # [K2]
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake"
+        names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
-
-    @property
-    def metrics(self):
-        """Means over the epoch so far."""
-        return self.means
 
     def sample_z(self, n, seed):
         return keras.random.normal((n, LATENT_DIM), seed=seed)

@@ -137,11 +137,6 @@ class ShoeGAN(keras.Model):
         self.means = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
 
-    @property
-    def metrics(self):
-        """Means over the pictures of the epoch so far."""
-        return self.means
-
     def sample_z(self, n, seed):
         return keras.random.normal((n, LATENT_DIM), seed=seed)
 

@@ -478,9 +478,7 @@ def train(gan, images, args, *, batch_size, sheet_size, sample_every, latent="no
 
     checkpoint, samples = out / "checkpoint.npz", out / "samples"
     start, rows = 0, []  # steps done, rows of losses.csv
-    if args.fresh and os.path.exists(checkpoint):
-        checkpoint.unlink()
-    if os.path.exists(checkpoint):
+    if os.path.exists(checkpoint) and not args.fresh:
         start, rows = restore(checkpoint, settings, variables)
         if start >= total:
             hint = "extend it with more --steps, or start over with --fresh"

@@ -254,7 +254,7 @@ def test_keras_fit_trains_every_script(script):
     before = [np.array(variable) for variable in variables]
     gan.compile(optimizer=None)
     history = gan.fit(tf.data.Dataset.from_tensors(images), verbose=0).history
-    assert set(history) == {metric.name for metric in gan.metrics}
+    assert set(history) == {mean.name for mean in gan.means}
     for old, variable in zip(before, variables):
         assert not np.array_equal(old, variable), variable.path
         assert np.isfinite(variable).all()
