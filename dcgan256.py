@@ -1,4 +1,3 @@
-# %% [markdown]
 """DCGAN256, 256×256: flipped soft labels, instance noise and larger kernels.
 
 Source: t0nberryking/DCGAN256, a modification of manicman1999/GAN256 (both on GitHub).
@@ -8,40 +7,36 @@ Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 he
 (only their code is published), filled up to 256×256 with their background.
 
     python dcgan256.py --images ./images    # 500,000 steps, a week on two cores
-    python dcgan256.py --images ./shoes --steps 10000 --fast    # shoes on white, 2 h
+    python dcgan256.py --images ./shoes --epochs 20 --fast    # shoes on white, 2 h
 
 Four things set the source apart from GAN256: 4×4 kernels, not 3×3, in G's first two
 Conv2D; 256 filters, not 512, in G's first layer; flipped labels (real is 0, generated
-is 1); Gaussian noise on what D sees. [D1] ... are deviations and [K1] ... oddities that
-were kept; they are listed at the end.
+is 1); Gaussian noise on what D sees. An epoch is 500 steps. Deviations [D1] ... and
+oddities that were kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
-try:  # before keras, which utils sets up
-    from utils import InputError, Parser, load_images, plain_errors, train
-except ImportError as error:
-    hint = "put this collection's utils.py beside the script; install requirements.txt"
-    raise SystemExit(f"{error}: {hint}") from None
+from utils import Options, Run, batches, load_images
 
-import keras
+import keras  # after utils, which sets it up
 import tensorflow as tf
 from keras import layers
 
 IMAGE_SHAPE = (256, 256, 3)
 LATENT_DIM = 4096  # z is uniform in [-1, 1]
-BATCH_SIZE = 16  # half of it real, half generated for D; all of it for G
-STEPS = 500_000
+BATCH_SIZE = 4  # pictures; with their mirror images 8, against 8 fakes; G gets 16 z
+STEPS_PER_EPOCH = 500
+EPOCHS = 1_000  # 500,000 steps
 LEARNING_RATE = 1e-4
 DECAY, DECAY_STEPS = 0.85, 10_000  # the rate falls by 15 % every 10,000 steps
-BETA_1 = 0.9  # [K4]
+BETA_1 = 0.9  # where the DCGAN paper has 0.5
 BN_MOMENTUM = 0.7
 LEAKY_SLOPE = 0.2
 DROPOUT = 0.25
 INSTANCE_NOISE = 0.2  # standard deviation, pictures being in [0, 1]
-REAL_LABEL = (0.0, 0.01)  # flipped and soft: uniform between the two [K1]
+REAL_LABEL = (0.0, 0.01)  # [K1] flipped, and soft: uniform between the two
 FAKE_LABEL = (0.99, 1.0)
-SAMPLE_EVERY = 1000  # steps
-SHEET = (6, 8)  # rows, columns
+GRID = (6, 8)  # rows, columns
 
 
 # %% Generator
@@ -81,7 +76,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0. [K1]"""
+    """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0."""
     network = [
         keras.Input(IMAGE_SHAPE),
         layers.GaussianNoise(INSTANCE_NOISE),
@@ -124,15 +119,19 @@ def build_discriminator():
 
 # %% The adversarial game
 def adam(updates_per_step):
-    """Adam whose rate falls with the steps. It counts updates, D's two a step. [D2]"""
+    """Adam whose rate falls with the steps. It counts updates, D's two a step."""
     rate = keras.optimizers.schedules.ExponentialDecay(
         LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
     )
-    return keras.optimizers.Adam(rate, beta_1=BETA_1)
+    return keras.optimizers.Adam(rate, beta_1=BETA_1)  # [D2] it keeps its moments
 
 
 class DCGAN256(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on fresh z."""
+
+    latent_dim, latent = LATENT_DIM, "uniform"
+    value_range = (0, 1)  # of the generator's pictures
+    grid = GRID
 
     def __init__(self, seed=0):
         super().__init__()
@@ -140,23 +139,22 @@ class DCGAN256(keras.Model):
         self.discriminator = build_discriminator()
         self.g_optimizer = adam(updates_per_step=1)
         self.d_optimizer = adam(updates_per_step=2)
+        self.g_optimizer.build(self.generator.trainable_variables)
+        self.d_optimizer.build(self.discriminator.trainable_variables)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
-        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
 
+    def call(self, z, training=False):
+        return self.generator(z, training=training)
+
     def sample_z(self, n, seed):
-        return keras.random.uniform((n, LATENT_DIM), -1, 1, seed=seed)
+        return keras.random.uniform((n, self.latent_dim), -1, 1, seed=seed)
 
     def soft_labels(self, n, label_range):
         return keras.random.uniform((n, 1), *label_range, seed=self.seed_generator)
-
-    def mirror_some(self, images):
-        """Mirror each picture, left to right, with probability 1/2. [D1]"""
-        n = tf.shape(images)[0]
-        chance = keras.random.uniform((n, 1, 1, 1), seed=self.seed_generator)
-        return tf.where(chance < 0.5, tf.reverse(images, [2]), images)
 
     def update_d(self, images, label_range):
         """One update of D on one kind of pictures; returns loss and logits."""
@@ -168,15 +166,21 @@ class DCGAN256(keras.Model):
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return loss, logits
 
-    def train_step(self, images):
-        real = tf.cast(self.mirror_some(images), tf.float32) / 255
+    def train_step(self, data):
+        if getattr(self, "optimizer", None):
+            raise ValueError("G and D have their own: compile(optimizer=None)")
+        images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
+        if images.dtype != tf.uint8:
+            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
+        images = tf.concat([images, tf.reverse(images, [2])], 0)  # and mirror images
+        real = tf.cast(images, tf.float32) / 255  # [D1] but no neighbors in the list
         n = tf.shape(real)[0]
 
         # 1. D, where D(x) is the probability of "generated": maximize log(1 - D(x)) in
         # one update, then log D(G(z)) in another.
         d_loss_real, real_logits = self.update_d(real, REAL_LABEL)
         z = self.sample_z(n, self.seed_generator)
-        fake = self.generator(z, training=False)  # [K2] [D7]
+        fake = self.generator(z, training=False)  # [K2] as in predict()
         d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
 
         # 2. G: maximize log(1 - D(G(z))), be taken for real, on twice as many new z.
@@ -185,39 +189,41 @@ class DCGAN256(keras.Model):
         with tf.GradientTape() as tape:
             fake = self.generator(z, training=True)
             g_logits = self.discriminator(fake, training=True)
-            g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)  # [K3]
+            g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)
         g_gradients = tape.gradient(g_loss, g_variables)
-        self.g_optimizer.apply(g_gradients, g_variables)  # [D3]
+        self.g_optimizer.apply(g_gradients, g_variables)  # [D3] D stays as it is
 
         # 3. Bookkeeping; d_real and d_fake are probabilities of "real": hence the minus
         d_loss = d_loss_real + d_loss_fake
         values = d_loss, g_loss, tf.sigmoid(-real_logits), tf.sigmoid(-fake_logits)
-        for mean, value in zip(self.means, values):
-            mean.update_state(value)
-        return {mean.name: mean.result() for mean in self.means}
+        for tracker, value in zip(self.trackers, values):
+            tracker.update_state(value)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
 
 
 # %% Command line
-@plain_errors()
 def main(argv=None):
-    about, length = "DCGAN for pictures of 256x256.", f"{STEPS:,} steps"
-    parser = Parser("dcgan256", about, batch_size=BATCH_SIZE, length=length)
+    parser = Options(__doc__, "runs/dcgan256", BATCH_SIZE, STEPS_PER_EPOCH, EPOCHS)
+    parser.add_argument("--fast", action="store_true", help="fast.py, for CPUs")
     args = parser.parse_args(argv)
-    if args.batch_size % 2:
-        raise InputError("--batch-size must be even: half is real, half generated")
-    if not (args.epochs or args.steps):
-        args.steps = STEPS
-    train(  # [D5]
-        DCGAN256(args.seed),
-        load_images(args, IMAGE_SHAPE),  # [D6]
-        args,
-        batch_size=args.batch_size // 2,
-        sheet_size=SHEET,  # [D4]
-        sample_every=SAMPLE_EVERY,
-        latent="uniform",
-        value_range=(0, 1),
-        with_replacement=True,  # [D1]
+    images = load_images(args.images, IMAGE_SHAPE, args.fit, args.background)
+
+    gan = DCGAN256(args.seed)
+    if args.fast:
+        from fast import accelerate
+
+        accelerate(gan)
+    gan.compile(optimizer=None)  # G and D have their own
+    run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
+    gan.fit(
+        batches(images, args.batch_size, args.seed, start=run.step),
+        steps_per_epoch=args.steps_per_epoch,
+        initial_epoch=run.epoch,
+        epochs=args.epochs,
+        shuffle=False,  # batches() does
+        callbacks=[run],
     )
+    return gan
 
 
 # %%
@@ -227,20 +233,19 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] Pictures are drawn with replacement, about half of them mirrored. The source
-#   takes 8 neighbours from a list in which each picture's mirror image follows it.
+# - [D1] A batch is 4 shuffled pictures, each with its mirror image. The source takes 8
+#   neighbors from a list in which each picture's mirror image follows it.
 # - [D2] Adam keeps its moments to the end; the source loses them every 5,000 steps.
 # - [D3] In G's step only G's weights are updated. The source trains both, then
 #   restores D, moving averages included; here they move on, but D never uses them.
-# - [D4] Sheets show the same z every time; the source's show new ones.
-# - [D5] Only the last checkpoint is kept; the source keeps one for each 1,000 steps.
-# - [D6] Padding is white, or --background; the source's is the picture's background.
-# - [D7] Keras 2.2 corrects batch normalization's moving averages for their initial
+# - [D4] Grids show the same z every time, every 500 steps; the source's show new ones,
+#   every 1,000. Only the last checkpoint is kept, there one for each 1,000 steps.
+# - [D5] Padding is white, or --background; the source's is the picture's background.
+# - [D6] Keras 2.2 corrects batch normalization's moving averages for their initial
 #   values (zero debias); Keras 3 does not. After 20 steps they weigh 0.1 %.
 #
 # Oddities kept:
 #
-# - [K1] Flipped labels: D gives the probability of "generated".
-# - [K2] In D's step G runs in inference mode (moving averages), as in predict().
-# - [K3] G is trained towards D's soft label for real, not towards a clean 0.
-# - [K4] Adam's beta_1 is 0.9, where the DCGAN paper has 0.5.
+# - [K1] Flipped labels: D gives the probability of "generated". G is trained towards
+#   the soft label for real, not towards a clean 0.
+# - [K2] In D's step G runs in inference mode (moving averages).

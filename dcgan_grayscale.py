@@ -1,4 +1,3 @@
-# %% [markdown]
 """DCGAN for gray pictures, 28×28 or any size divisible by 4: MNIST and the like.
 
 Source: github.com/sliao-mi-luku/DCGAN-grayscale-MNIST-Fashion-MNIST-Food-101.
@@ -7,37 +6,33 @@ arxiv.org/abs/1512.00567 (label smoothing).
 Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures,
 made gray; the source also used Food-101 and cursive calligraphy.
 
-    python dcgan_grayscale.py --dataset mnist    # 16,000 steps: about half are clear
+    python dcgan_grayscale.py    # MNIST, 16,000 steps
     python dcgan_grayscale.py --dataset fashion_mnist --out runs/fashion  # 9,000 steps
     python dcgan_grayscale.py --images ./letters --img-size 64 64 --out runs/letters
 
 The source is a README with the networks and settings, and shows no training loop. One
-of its "episodes" is one step here: D on 32 real and 32 fakes, then G on 32 new z.
-[D1] ... are deviations, or assumptions where the source is silent, and [K1] ...
-oddities that were kept; they are listed at the end.
+of its "episodes" is one step here: D on 32 real pictures, D on 32 fakes, then G on 32
+new z. An epoch is 500 steps. Deviations, or assumptions where the source is silent,
+[D1] ... and oddities that were kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
-try:  # before keras, which utils sets up
-    from utils import InputError, Parser, load_images, number, plain_errors, train
-except ImportError as error:
-    hint = "put this collection's utils.py beside the script; install requirements.txt"
-    raise SystemExit(f"{error}: {hint}") from None
+from utils import InputError, Options, Run, batches, load_images, positive
 
-import keras
+import keras  # after utils, which sets it up
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
 IMG_SIZE = (28, 28)  # height, width
-LATENT_DIM = 100  # z is standard normal [D2]
+LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 32  # real pictures; as many z for D, and new ones for G
-DATASETS = {"mnist": 16_000, "fashion_mnist": 9_000, "kmnist": 16_000}  # steps
+STEPS_PER_EPOCH = 500
+EPOCHS = {"mnist": 32, "fashion_mnist": 18, "kmnist": 32, "toys": 32}
 LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's
-LABEL_SMOOTHING = 0.1  # [K2]
+LABEL_SMOOTHING = 0.1  # two-sided: 1 becomes 0.95, 0 becomes 0.05
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
-SAMPLE_EVERY = 500  # steps
-SHEET = (8, 8)  # rows, columns
+GRID = (8, 8)  # rows, columns
 
 KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/kmnist-train-imgs.npz"
 
@@ -54,7 +49,7 @@ def build_generator(height=28, width=28):
     network = [
         keras.Input((LATENT_DIM,)),
         layers.Dense(rows * columns * 128, kernel_initializer=normal()),
-        layers.LeakyReLU(LEAKY_SLOPE),  # [K1] [K3]
+        layers.LeakyReLU(LEAKY_SLOPE),  # [K1] not ReLU; no batch normalization
         layers.Reshape((rows, columns, 128)),  # (B, 7, 7, 128)
         layers.Conv2DTranspose(
             256, 4, 2, "same", kernel_initializer=normal()
@@ -80,58 +75,75 @@ def build_discriminator(height=28, width=28):
         layers.Conv2D(
             256, 4, 2, "same", kernel_initializer=normal()
         ),  # (B, 14, 14, 256)
-        layers.LeakyReLU(LEAKY_SLOPE),  # [K3]
+        layers.LeakyReLU(LEAKY_SLOPE),
         layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 7, 7, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Flatten(),  # (B, 4096)
-        layers.Dense(1, dtype="float32"),  # (B, 1) [K4]
+        layers.Dense(1, dtype="float32"),  # (B, 1) with Keras' own initializer
     ]
     return keras.Sequential(network, name="discriminator")
 
 
 # %% The adversarial game
 class GrayscaleGAN(keras.Model):
-    """G and D and one step of their game: D first, then G on fresh z."""
+    """G and D and one step of their game: D on real, D on fakes, then G on fresh z."""
+
+    latent_dim, latent = LATENT_DIM, "normal"
+    value_range = (-1, 1)  # of the generator's pictures
+    grid = GRID
 
     def __init__(self, height=28, width=28, seed=0):
         super().__init__()
         self.generator = build_generator(height, width)
         self.discriminator = build_discriminator(height, width)
-        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)  # [K5]
+        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE)  # [K2] beta_1 is 0.9
         self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        self.g_optimizer.build(self.generator.trainable_variables)
+        self.d_optimizer.build(self.discriminator.trainable_variables)
         self.bce = keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=LABEL_SMOOTHING
-        )  # [K2]
+        )
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
-        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
 
+    def call(self, z, training=False):
+        return self.generator(z, training=training)
+
     def sample_z(self, n, seed):
-        return keras.random.normal((n, LATENT_DIM), seed=seed)
+        return keras.random.normal((n, self.latent_dim), seed=seed)
 
-    def train_step(self, images):
-        real = tf.cast(images, tf.float32) / 127.5 - 1  # [D2]
-        n = tf.shape(real)[0]
-        d_variables = self.discriminator.trainable_variables
-        g_variables = self.generator.trainable_variables
-
-        # 1. D: maximize log D(x) + log(1 - D(G(z))), with 0.95 for 1 and 0.05 for 0.
-        z = self.sample_z(n, self.seed_generator)
-        fake = self.generator(z, training=False)  # [D1]
+    def update_d(self, images, label):
+        """One update of D on one kind of pictures; returns loss and logits."""
+        variables = self.discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            real_logits = self.discriminator(real, training=True)
-            fake_logits = self.discriminator(fake, training=True)
-            d_loss = (
-                self.bce(tf.ones_like(real_logits), real_logits)
-                + self.bce(tf.zeros_like(fake_logits), fake_logits)
-            ) / 2  # [D3]
-        self.d_optimizer.apply(tape.gradient(d_loss, d_variables), d_variables)
+            logits = self.discriminator(images, training=True)
+            loss = self.bce(tf.fill(tf.shape(logits), label), logits)
+        self.d_optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss, logits
+
+    def train_step(self, data):
+        if getattr(self, "optimizer", None):
+            raise ValueError("G and D have their own: compile(optimizer=None)")
+        images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
+        if images.dtype != tf.uint8:
+            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
+        real = tf.cast(images, tf.float32) / 127.5 - 1
+        n = tf.shape(real)[0]
+
+        # 1. D: maximize log D(x) in one update, then log(1 - D(G(z))) in another, with
+        # 0.95 for 1 and 0.05 for 0.
+        d_loss_real, real_logits = self.update_d(real, 1.0)
+        z = self.sample_z(n, self.seed_generator)
+        fake = self.generator(z, training=False)  # [D1] as in predict()
+        d_loss_fake, fake_logits = self.update_d(fake, 0.0)
 
         # 2. G: maximize log D(G(z)), smoothed as well, for fresh z and the updated D.
         z = self.sample_z(n, self.seed_generator)
+        g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
             fake = self.generator(z, training=True)
             g_logits = self.discriminator(fake, training=True)
@@ -139,52 +151,51 @@ class GrayscaleGAN(keras.Model):
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 
         # 3. Bookkeeping.
+        d_loss = d_loss_real + d_loss_fake
         values = d_loss, g_loss, tf.sigmoid(real_logits), tf.sigmoid(fake_logits)
-        for mean, value in zip(self.means, values):
-            mean.update_state(value)
-        return {mean.name: mean.result() for mean in self.means}
+        for tracker, value in zip(self.trackers, values):
+            tracker.update_state(value)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
 
 
 # %% Command line
-def download(dataset):
+def load_dataset(name):
     """The training pictures of a data set, uint8 (60000, 28, 28), downloaded once."""
     try:
-        if dataset == "kmnist":
+        if name == "kmnist":
             return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
-        return getattr(keras.datasets, dataset).load_data()[0][0]
+        return getattr(keras.datasets, name).load_data()[0][0]
     except Exception as error:  # no network, or a file that broke off
-        raise InputError(
-            f"{dataset} cannot be downloaded or read ({error}): delete what "
-            "~/.keras/datasets has of it and try again, or name a file of its pictures "
-            "(.npz or IDX) with --images"
-        ) from None
+        hint = f"delete {name} in ~/.keras/datasets and try again, or --dataset toys"
+        raise InputError(f"error: {name} cannot be loaded ({error}): {hint}") from None
 
 
-@plain_errors()
 def main(argv=None):
-    about = "DCGAN for MNIST and the like, or any pictures made gray."
-    length = "16,000 steps, fashion_mnist 9,000"
-    parser = Parser("dcgan_grayscale", about, batch_size=BATCH_SIZE, length=length)
+    parser = Options(__doc__, "runs/dcgan_grayscale", BATCH_SIZE, STEPS_PER_EPOCH)
     add = parser.add_argument
-    add("--dataset", choices=DATASETS, help="to download, in place of --images")
-    add("--img-size", type=number(4, 4096), nargs=2, default=IMG_SIZE, metavar="N",
-        help="height and width, divisible by 4 (default: 28 28)")  # fmt: skip
+    add("--dataset", choices=EPOCHS, default="mnist", help="without --images")
+    add("--img-size", type=positive, nargs=2, default=IMG_SIZE, help="multiples of 4")
     args = parser.parse_args(argv)
-    if args.dataset and args.images:
-        raise InputError("give --dataset or --images, not both")
     if any(side % 4 for side in args.img_size):
-        raise InputError("--img-size: height and width must be divisible by 4")
-    if not (args.epochs or args.steps):
-        args.steps = DATASETS[args.dataset or "mnist"]
-    source = download(args.dataset) if args.dataset else args.images
-    train(
-        GrayscaleGAN(*args.img_size, args.seed),
-        load_images(args, (*args.img_size, 1), source),  # [D4]
-        args,
-        batch_size=args.batch_size,  # [D5]
-        sheet_size=SHEET,
-        sample_every=SAMPLE_EVERY,  # [D6]
+        parser.error("argument --img-size: height and width must be multiples of 4")
+    source = args.images
+    if source is None and args.dataset != "toys":
+        source = load_dataset(args.dataset)
+    args.epochs = args.epochs or EPOCHS[args.dataset]
+    images = load_images(source, (*args.img_size, 1), args.fit, args.background)
+
+    gan = GrayscaleGAN(*args.img_size, args.seed)
+    gan.compile(optimizer=None)  # G and D have their own
+    run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
+    gan.fit(
+        batches(images, args.batch_size, args.seed, start=run.step),
+        steps_per_epoch=args.steps_per_epoch,
+        initial_epoch=run.epoch,
+        epochs=args.epochs,
+        shuffle=False,  # batches() does
+        callbacks=[run],
     )
+    return gan
 
 
 # %%
@@ -195,20 +206,16 @@ if __name__ == "__main__":
 # Deviations, or assumptions where the source is silent (README.md names those that
 # all scripts share):
 #
-# - [D1] In D's step G runs in inference mode (moving averages). The source's loop is
-#   not published; code of its kind makes D's fakes with predict().
-# - [D2] z is standard normal, and pictures are scaled to [-1, 1], the range of tanh.
-# - [D3] One update of D on both halves, losses averaged: an assumption, the same as
-#   one batch of 64, as D has no batch normalization. Code of its kind often makes two.
-# - [D4] Pictures of other proportions are padded. Height and width may differ.
-# - [D5] Batches come from shuffled passes; the source says only "sampled".
-# - [D6] A sheet every 500 steps; 16,000 steps for pictures of your own.
+# - [D1] In D's step G runs in inference mode, z is standard normal, and D has two
+#   updates, on real pictures and on fakes. The source's loop is not published; so it is
+#   in the notebook that its README cites (reference 3) and in most code of that kind.
+# - [D2] Pictures are scaled to [-1, 1], the range of tanh. Those of other proportions
+#   are padded, and height and width may differ.
+# - [D3] Batches come from shuffled passes; the source says only "sampled".
+# - [D4] A grid every 500 steps; 16,000 steps for pictures of your own.
 #
 # Oddities kept:
 #
-# - [K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G.
-# - [K2] Label smoothing is two-sided, for D and for G: 1 becomes 0.95, 0 becomes
-#   0.05.
-# - [K3] The first layer of G, and all of D, is without batch normalization.
-# - [K4] D's last layer keeps Keras' default initializer.
-# - [K5] Adam's beta_1 is Keras' 0.9, where the DCGAN paper has 0.5.
+# - [K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G; no batch
+#   normalization in G's first layer and in all of D.
+# - [K2] Adam's beta_1 is Keras' 0.9, where the DCGAN paper has 0.5.

@@ -1,40 +1,37 @@
-# %% [markdown]
 """DCGAN on Pokémon, 64×64: the plainest of the five, with simultaneous updates.
 
 Source: github.com/Rajjeshwar/DCGAN.
 Paper: Radford et al. 2015, arxiv.org/abs/1511.06434.
 Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
-    python dcgan_pokemon.py --images ./pokemon --epochs 100
-    python dcgan_pokemon.py --images ./pokemon    # goes on to 10,000 epochs
-    python dcgan_pokemon.py --images ./pokemon --real-batch-size 1 --out runs/one_real
+    python dcgan_pokemon.py --images ./pokemon --epochs 30    # 6,000 steps
+    python dcgan_pokemon.py --images ./pokemon    # goes on to 650 epochs
+    python dcgan_pokemon.py --images ./pokemon --batch-size 1 --out runs/one_real
 
-Where the source's code and README disagree, this follows the code. [D1] ... are
-deviations and [K1] ... oddities that were kept; they are listed at the end.
+An epoch is 200 steps, at whose end comes a grid of samples. The source's is one pass
+over its pictures, 819 steps of one real picture each. Where its code and its README
+disagree, this follows the code. Deviations [D1] ... and oddities that were kept [K1]
+... are listed at the end.
 """
 
 # %% Imports and settings
-try:  # before keras, which utils sets up
-    from utils import Parser, load_images, number, plain_errors, train
-except ImportError as error:
-    hint = "put this collection's utils.py beside the script; install requirements.txt"
-    raise SystemExit(f"{error}: {hint}") from None
+from utils import Options, Run, batches, load_images, positive
 
-import keras
+import keras  # after utils, which sets it up
 import tensorflow as tf
 from keras import layers
 
 IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
-BATCH_SIZE = 64  # latent vectors per step
-REAL_BATCH_SIZE = 64  # real pictures per step [D2]
-EPOCHS = 10_000  # passes over the pictures
+BATCH_SIZE = 64  # real pictures a step [D1] the source: 1
+FAKES = 64  # generated pictures a step
+STEPS_PER_EPOCH = 200
+EPOCHS = 650  # 130,000 steps: 10,000 passes over 819 pictures
 LEARNING_RATE = 2e-4  # DCGAN sec. 4
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
-LEAKY_SLOPE = 0.3  # [K1]
+LEAKY_SLOPE = 0.3  # [K1] the source's README says 0.01
 DROPOUT = 0.3  # in D only
-SAMPLE_EVERY = "100 epochs"
-SHEET = (4, 4)  # rows, columns
+GRID = (4, 4)  # rows, columns
 
 
 # %% Generator
@@ -66,7 +63,7 @@ def build_discriminator():
         layers.Conv2D(64, 5, 1, "same"),  # (B, 64, 64, 64)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Dropout(DROPOUT),
-        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128) [K2]
+        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128) [K2] no activation
         layers.Flatten(),  # (B, 131072)
         layers.Dense(1, dtype="float32"),  # (B, 1)
     ]
@@ -77,25 +74,40 @@ def build_discriminator():
 class PokemonGAN(keras.Model):
     """G and D and one step of their game: both updated simultaneously."""
 
-    def __init__(self, batch_size=BATCH_SIZE, seed=0):
+    latent_dim, latent = LATENT_DIM, "normal"
+    value_range = (-1, 1)  # of the generator's pictures
+    grid = GRID
+
+    def __init__(self, fakes=FAKES, seed=0):
         super().__init__()
-        self.batch_size = batch_size  # of latent vectors
+        self.fakes = fakes
         self.generator = build_generator()
         self.discriminator = build_discriminator()
-        self.g_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)  # [D1]
-        self.d_optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
-        self.bce = keras.losses.BinaryCrossentropy(from_logits=True)  # [D5]
+        # [K3] One Adam for both networks, so it counts two updates a step.
+        adam = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
+        networks = self.generator, self.discriminator
+        adam.build([w for network in networks for w in network.trainable_variables])
+        self.g_optimizer = self.d_optimizer = adam
+        self.bce = keras.losses.BinaryCrossentropy(from_logits=True)  # [D4] one sigmoid
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
-        self.means = [keras.metrics.Mean(name=name) for name in names]
+        self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # both networks are; else fit() would call the model
 
-    def sample_z(self, n, seed):
-        return keras.random.normal((n, LATENT_DIM), seed=seed)
+    def call(self, z, training=False):
+        return self.generator(z, training=training)
 
-    def train_step(self, images):
+    def sample_z(self, n, seed):
+        return keras.random.normal((n, self.latent_dim), seed=seed)
+
+    def train_step(self, data):
+        if getattr(self, "optimizer", None):
+            raise ValueError("G and D have their own: compile(optimizer=None)")
+        images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
+        if images.dtype != tf.uint8:
+            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
         real = tf.cast(images, tf.float32) / 127.5 - 1
-        z = self.sample_z(self.batch_size, self.seed_generator)
+        z = self.sample_z(self.fakes, self.seed_generator)
 
         # Both losses come from one forward pass, and both gradients from the weights
         # before either update.
@@ -118,34 +130,32 @@ class PokemonGAN(keras.Model):
 
         # 3. Bookkeeping.
         values = d_loss, g_loss, tf.sigmoid(real_logits), tf.sigmoid(fake_logits)
-        for mean, value in zip(self.means, values):
-            mean.update_state(value)
-        return {mean.name: mean.result() for mean in self.means}
+        for tracker, value in zip(self.trackers, values):
+            tracker.update_state(value)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
 
 
 # %% Command line
-@plain_errors()
 def main(argv=None):
-    about, length = "DCGAN on Pokemon, or any pictures, at 64x64.", f"{EPOCHS:,}"
-    parser = Parser("dcgan_pokemon", about, batch_size=BATCH_SIZE, length=length)
+    parser = Options(__doc__, "runs/dcgan_pokemon", BATCH_SIZE, STEPS_PER_EPOCH, EPOCHS)
     parser.add_argument(
-        "--real-batch-size",
-        type=number(),
-        default=REAL_BATCH_SIZE,
-        help="real pictures per step, --batch-size being that of generated ones; 1 in "
-        "the source (default: %(default)s)",
+        "--fakes", type=positive, default=FAKES, help="generated pictures per step"
     )
     args = parser.parse_args(argv)
-    if not (args.epochs or args.steps):
-        args.epochs = EPOCHS
-    train(
-        PokemonGAN(args.batch_size, args.seed),
-        load_images(args, IMAGE_SHAPE),  # [D3] [D4]
-        args,
-        batch_size=args.real_batch_size,
-        sheet_size=SHEET,
-        sample_every=SAMPLE_EVERY,
+    images = load_images(args.images, IMAGE_SHAPE, args.fit, args.background)
+
+    gan = PokemonGAN(args.fakes, args.seed)
+    gan.compile(optimizer=None)  # G and D have their own
+    run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
+    gan.fit(
+        batches(images, args.batch_size, args.seed, start=run.step),
+        steps_per_epoch=args.steps_per_epoch,
+        initial_epoch=run.epoch,
+        epochs=args.epochs,
+        shuffle=False,  # batches() does
+        callbacks=[run],
     )
+    return gan
 
 
 # %%
@@ -155,18 +165,15 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] Two equal Adam optimizers, so that each counts its own steps. The source
-#   shares one, which counts two a step. As Adam's bias correction depends on this
-#   count, its rate is up to 1.41 times ours (near step 10), 1.13 times at step 1,300.
-# - [D2] A step shows D 64 shuffled real pictures, an epoch's last the rest; the source
-#   shows it one, in file order, against 64 fakes. So an epoch of 819 pictures has 13
-#   updates here and 819 there, 10,000 epochs 130,000 and 8.19 million: compare runs by
-#   updates, or use `--real-batch-size 1` for 819 an epoch, with sheets every 5,000.
-# - [D3] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
+# - [D1] A step shows D 64 shuffled real pictures; the source's code shows it one, in
+#   file order, against 64 fakes, and its README speaks of batches of 16. So 10,000
+#   passes are 130,000 steps here and 8.19 million there: compare runs by steps, or give
+#   `--batch-size 1` for the source's proportion. It draws a grid every 100 passes.
+# - [D2] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
-# - [D4] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 4 to
+# - [D3] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 4 to
 #   6 of 255, and softer edges), and padded to a square, not stretched.
-# - [D5] One sigmoid. The source asks for a loss from logits but passes D's sigmoid
+# - [D4] One sigmoid. The source asks for a loss from logits but passes D's sigmoid
 #   output; Keras of the day very likely used the logits behind it, so the sigmoid was
 #   applied once, as here.
 #
@@ -174,3 +181,5 @@ if __name__ == "__main__":
 #
 # - [K1] LeakyReLU slope 0.3, Keras' default; the source's README says 0.01.
 # - [K2] No activation after D's second convolution.
+# - [K3] Both networks share one Adam, as in the source. As its bias correction depends
+#   on the count of updates, the rate is up to 1.41 times that of two (near step 10).
