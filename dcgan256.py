@@ -4,7 +4,7 @@ Source: t0nberryking/DCGAN256, a modification of manicman1999/GAN256 (both on Gi
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Sønderby et al. 2016,
 arxiv.org/abs/1610.04490 (instance noise).
 Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels
-(only their code is published), filled up to 256×256 with their background.
+(only their code is published), padded to 256×256 with their background.
 
     python dcgan256.py --images ./images    # 500,000 steps, a week on two cores
     python dcgan256.py --images ./shoes --epochs 20 --fast    # shoes on white, 2 h
@@ -31,8 +31,7 @@ LEARNING_RATE = 1e-4
 DECAY, DECAY_STEPS = 0.85, 10_000  # the rate falls by 15 % every 10,000 steps
 BETA_1 = 0.9  # where the DCGAN paper has 0.5
 BN_MOMENTUM = 0.7
-LEAKY_SLOPE = 0.2
-DROPOUT = 0.25
+LEAKY_SLOPE, DROPOUT = 0.2, 0.25
 INSTANCE_NOISE = 0.2  # standard deviation, pictures being in [0, 1]
 REAL_LABEL = (0.0, 0.01)  # [K1] flipped, and soft: uniform between the two
 FAKE_LABEL = (0.99, 1.0)
@@ -190,8 +189,8 @@ class DCGAN256(keras.Model):
             fake = self.generator(z, training=True)
             g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)
-        g_gradients = tape.gradient(g_loss, g_variables)
-        self.g_optimizer.apply(g_gradients, g_variables)  # [D3] D stays as it is
+        # [D3] D stays as it is.
+        self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 
         # 3. Bookkeeping; d_real and d_fake are probabilities of "real": hence the minus
         d_loss = d_loss_real + d_loss_fake
@@ -240,7 +239,7 @@ if __name__ == "__main__":
 #   restores D, moving averages included; here they move on, but D never uses them.
 # - [D4] Grids show the same z every time, every 500 steps; the source's show new ones,
 #   every 1,000. Only the last checkpoint is kept, there one for each 1,000 steps.
-# - [D5] Padding is white, or --background; the source's is the picture's background.
+# - [D5] Padding is white; the source's has the color of the picture's background.
 # - [D6] Keras 2.2 corrects batch normalization's moving averages for their initial
 #   values (zero debias); Keras 3 does not. After 20 steps they weigh 0.1 %.
 #

@@ -12,17 +12,16 @@ depth 6, for 1k. By its README these runs had one rate for both networks:
     python dcgan_general.py --images ./faces --img-size 200 180 3 --depth 6 \
         --learning-rate 8e-4 --d-learning-rate 8e-4 --out runs/faces_6
 
-An epoch is 300 steps; EPOCHS times that are 8,000 passes of 60 steps, as over the 1,900
-pictures of the sea. What the source counts as an epoch is unknown. Its pictures are of
-other versions than its code, which this follows: it cannot build 200×180, and labels of
-1 and 0 cannot give D's published loss, never below 0.19 (soft ones can). Its main.py
-has depth 4, batches of 64 and 500 epochs. At stride 2, kernels of 3 overlap unevenly:
-pictures show a grid, here and there. Deviations [D1] ... and oddities that were kept
-[K1] ... are listed at the end.
+An epoch is 300 steps; 1,600 of them are 8,000 passes over the 1,900 pictures of the
+sea. What the source counts as an epoch is unknown. Its pictures are of other versions
+than its code, which this follows: it cannot build 200×180, and labels of 1 and 0 cannot
+give D's published loss, never below 0.19 (soft ones can). Its main.py has depth 4,
+batches of 64 and 500 epochs. At stride 2, kernels of 3 overlap unevenly: here and there
+pictures show a grid. Deviations [D1] ... and oddities kept [K1] ... are at the end.
 """
 
 # %% Imports and settings
-from utils import InputError, Options, Run, batches, load_images, positive
+from utils import Options, Run, batches, load_images, positive
 
 import keras  # after utils, which sets it up
 import tensorflow as tf
@@ -55,7 +54,7 @@ def start_size(size, kernel, stride, depth):
     start = max(start + 2, -(-size // stride**depth))
     if start * stride**depth > 8 * size:
         hint = "try a smaller --depth, --kernel-size or --stride"
-        raise InputError(f"error: depth {depth} is too deep for {size} pixels: {hint}")
+        raise SystemExit(f"error: depth {depth} is too deep for {size} pixels: {hint}")
     return start
 
 
@@ -219,18 +218,10 @@ def main(argv=None):
         parser.error("argument --img-size: pictures have 1 or 3 channels")
     images = load_images(args.images, tuple(args.img_size), args.fit, args.background)
 
-    gan = DCGAN(
-        args.kernel_size,
-        args.stride,
-        args.input_size,
-        args.img_size,
-        args.dropout,
-        args.depth,
-        args.increment,
-        keras.optimizers.Adam(args.learning_rate, beta_1=BETA_1),
-        args.d_learning_rate,
-        args.seed,
-    )
+    adam = keras.optimizers.Adam(args.learning_rate, beta_1=BETA_1)
+    names = "kernel_size stride input_size img_size dropout depth increment seed"
+    settings = {name: getattr(args, name) for name in names.split()}
+    gan = DCGAN(optimizer=adam, d_learning_rate=args.d_learning_rate, **settings)
     if args.fast:
         from fast import accelerate
 

@@ -17,7 +17,7 @@ new z. An epoch is 500 steps. Deviations, or assumptions where the source is sil
 """
 
 # %% Imports and settings
-from utils import InputError, Options, Run, batches, load_images, positive
+from utils import Options, Run, batches, load_images, positive
 
 import keras  # after utils, which sets it up
 import numpy as np
@@ -33,7 +33,6 @@ LEARNING_RATE = 1e-5  # for both, a twentieth of DCGAN's
 LABEL_SMOOTHING = 0.1  # two-sided: 1 becomes 0.95, 0 becomes 0.05
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 GRID = (8, 8)  # rows, columns
-
 KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/kmnist-train-imgs.npz"
 
 
@@ -167,7 +166,7 @@ def load_dataset(name):
         return getattr(keras.datasets, name).load_data()[0][0]
     except Exception as error:  # no network, or a file that broke off
         hint = f"delete {name} in ~/.keras/datasets and try again, or --dataset toys"
-        raise InputError(f"error: {name} cannot be loaded ({error}): {hint}") from None
+        raise SystemExit(f"error: no {name} ({error}): {hint}") from None
 
 
 def main(argv=None):

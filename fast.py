@@ -1,48 +1,29 @@
-"""--fast: the same networks and Adam through faster kernels for CPUs.
+"""--fast: the same networks through faster kernels for CPUs.
 
-    with accelerate(gan):
-        ...  # gan.generator(z, training=True) is faster, and so are updates by Adam
+    accelerate(gan)
+    gan.fit(...)  # as before, but faster
 
 The algebra is exact; random numbers are not Keras', but of the same distribution.
-Layers, weights and random states stay those of the networks. Other layers and
-optimizers run as they are. docs/speed.md says what it brings.
+Layers, weights and random states stay those of the networks, and layers of other kinds
+run as they are. docs/speed.md says what it brings.
 """
 
-import contextlib
 import math
 from functools import partial
 
 import tensorflow as tf
 from keras import layers
-from keras.optimizers import Adam
-
-LARGE = 2**23  # numbers, more than a cache holds
 
 
-@contextlib.contextmanager
 def accelerate(gan):
-    """Make a gan faster: its networks (keras.Sequential) and its optimizers (Adam)."""
-    changed = [(gan.generator, "call", call), (gan.discriminator, "call", call)]
-    for optimizer in (gan.g_optimizer, gan.d_optimizer):
-        if type(optimizer) is Adam and not optimizer.amsgrad:
-            changed.append((optimizer, "update_step", adam_update))
-    for thing, name, faster in changed:
-        object.__setattr__(thing, name, partial(faster, thing))
-    try:
-        yield
-    finally:
-        for thing, name, _ in changed:
-            object.__delattr__(thing, name)
+    """Give both networks of a gan, which are keras.Sequential, a faster call()."""
+    for network in (gan.generator, gan.discriminator):
+        object.__setattr__(network, "call", partial(call, network))  # Keras tracks not
 
 
 def call(network, x, training=None, mask=None):
     """What network(x, training=training) computes."""
-    rest = list(network.layers)
-    while rest:
-        layer = rest.pop(0)
-        if rest and upsamples_for(layer, rest[0]):
-            x = upsampled_convolution(rest.pop(0), x)
-            continue
+    for layer in network.layers:
         for faster in (batch_normalization, dropout, gaussian_noise, one_pixel):
             y = faster(layer, x, training)  # or None, for a layer of another kind
             if y is not None:
@@ -125,50 +106,7 @@ def one_pixel(layer, x, training):
     *shape, inputs = kernel.shape
     x = tf.cast(x[:, 0, 0], layer.compute_dtype)
     y = tf.matmul(tf.reshape(kernel, (-1, inputs)), x, transpose_b=True)
-    return finished(layer, tf.reshape(tf.transpose(y), (-1, *shape)))
-
-
-def upsamples_for(layer, following):
-    """Whether a layer doubles the pixels for a plain convolution of 3×3."""
-    return (
-        isinstance(layer, layers.UpSampling2D)
-        and (layer.size, layer.interpolation) == ((2, 2), "nearest")
-        and isinstance(following, layers.Conv2D)
-        and following.kernel_size == (3, 3)
-        and following.strides == following.dilation_rate == (1, 1)
-        and (following.padding, following.groups) == ("same", 1)
-    )
-
-
-def upsampled_convolution(layer, x):
-    """UpSampling2D and a convolution of 3×3, as a transposed one of 4×4 at stride 2."""
-    x, (height, width) = tf.cast(x, layer.compute_dtype), x.shape[1:3]
-    kernel = tf.transpose(layer.kernel[::-1, ::-1], (0, 1, 3, 2))
-    # A pixel becomes four, each of which meets the kernel one place further on.
-    shifts = [[(i, 1 - i), (j, 1 - j), (0, 0), (0, 0)] for i in (0, 1) for j in (0, 1)]
-    kernel = tf.cast(sum(tf.pad(kernel, shift) for shift in shifts), x.dtype)
-    shape = (tf.shape(x)[0], 2 * height, 2 * width, layer.filters)
-    return finished(layer, tf.nn.conv2d_transpose(x, kernel, shape, 2, "SAME"))
-
-
-def finished(layer, y):
-    """What a convolution does at its end: the bias and the activation."""
+    y = tf.reshape(tf.transpose(y), (-1, *shape))
     if layer.use_bias:
         y = tf.nn.bias_add(y, tf.cast(layer.bias, y.dtype))
     return layer.activation(y)
-
-
-def adam_update(optimizer, gradient, variable, learning_rate):
-    """Adam.update_step() in one kernel, for large variables."""
-    if math.prod(variable.shape) < LARGE:
-        return Adam.update_step(optimizer, gradient, variable, learning_rate)
-    i, dtype = optimizer._get_variable_index(variable), variable.dtype
-    variables = variable, optimizer._momentums[i], optimizer._velocities[i]
-    var, m, v = (getattr(w, "_value", w).handle for w in variables)
-    numbers = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, learning_rate
-    beta_1, beta_2, epsilon, rate = (tf.cast(number, dtype) for number in numbers)
-    step = tf.cast(optimizer.iterations + 1, dtype)
-    tf.raw_ops.ResourceApplyAdam(
-        var=var, m=m, v=v, beta1_power=beta_1**step, beta2_power=beta_2**step, lr=rate,
-        beta1=beta_1, beta2=beta_2, epsilon=epsilon, grad=tf.cast(gradient, dtype),
-    )  # fmt: skip

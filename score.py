@@ -1,7 +1,7 @@
 """Does it learn? How far the pictures of a generator are from real ones, in numbers.
 
-    python score.py runs/shoe_gan             # against images.npy, its own pictures
-    python score.py runs/shoe_gan --images runs/other/images.npy
+    python score.py runs/shoe_gan             # against the pictures of its training
+    python score.py runs/shoe_gan --images ./other
 
 The losses of a GAN do not tell: they say who is ahead in the game, not how well it is
 played. This compares pictures, without any pretrained network:
@@ -28,14 +28,14 @@ measures at least 14, for MNIST's sake; and the patches of all sets come from th
 random places, so that equal sets are at distance 0.
 """
 
-import utils  # first: it quiets TensorFlow's start
+import argparse
+import sys
 
-import os
+from sample import load_run, sample_z
+from utils import load_images, positive, to_uint8
 
-import keras
+import keras  # after utils, which sets it up
 import numpy as np
-
-from sample import load_generator, sample_z
 
 PATCH = 7  # pixels
 PATCHES = 128  # of each picture and level
@@ -153,42 +153,41 @@ def variety(generated, some_real, real):
     )
 
 
-@utils.plain_errors()
 def main(argv=None):
-    parser = utils.OneLineParser("score.py", description=__doc__.split("\n")[0])
-    add, number = parser.add_argument, utils.number
-    add("run", type=utils.path, help="folder of a run, such as runs/shoe_gan")
-    add("--images", type=utils.path, help="real pictures (default: its images.npy)")
-    add("--pictures", type=number(16), default=1024, help="of each set (default: 1024)")
-    add("--seed", type=number(0), default=0, help="of all that is random (default: 0)")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("run", help="folder of a run, such as runs/shoe_gan")
+    add("--images", help="real pictures (default: those of the training)")
+    add("--pictures", type=positive, default=1024, help="of each set (default: 1024)")
+    add("--seed", type=int, default=0, help="of all that is random (default: 0)")
     args = parser.parse_args(argv)
 
-    generator, settings = load_generator(args.run)
+    generator, settings = load_run(args.run)
     shape = generator.output_shape[1:]
-    source = args.images or args.run / "images.npy"
-    if not args.images and not os.path.exists(source):
-        raise utils.InputError(f"no {source}: name the real pictures with --images")
-    real, value_range = utils.read_array(source)
-    if not args.images and utils.checksum(real) != settings["checksum"]:
-        raise utils.InputError("not this run's images.npy: name its file with --images")
-    if value_range != (0, 255):
-        real = utils.to_uint8(real, value_range)
+    source, dataset = args.images or settings["images"], settings.get("dataset", "toys")
+    if source is None and dataset != "toys":
+        from dcgan_grayscale import load_dataset
+
+        source = load_dataset(dataset)
+    real = load_images(source, shape, settings["fit"], tuple(settings["background"]))
     n = min(args.pictures, len(real) // 2)
-    if real.shape[1:] != shape or n < 16 or min(shape[:2]) < PATCH:
-        raise utils.InputError(
-            f"real pictures are {real.shape}, generated ones {shape}: name 32 or more "
-            f"of that shape with --images, of at least {PATCH} pixels a side"
-        )
+    if n < 16 or min(shape[:2]) < PATCH:
+        sys.exit(f"error: {n} pictures of {shape}; 16 of {PATCH} pixels a side needed")
     keras.utils.set_random_seed(args.seed)
     untrained = keras.models.clone_model(generator)
     z = sample_z(settings["latent"], n, generator.input_shape[1], args.seed)
     order = np.random.default_rng(args.seed).permutation(len(real))
     half = real[np.sort(order[:n])]
-    generated = utils.draw(generator, z, settings["value_range"])
+
+    def draw(generator):
+        numbers = generator.predict(z, batch_size=16, verbose=0)
+        return to_uint8(numbers, settings["value_range"])
+
+    generated = draw(generator)
     sets = {
         "generated": generated,
         "real, other half": real[np.sort(order[n : 2 * n])],
-        "before training": utils.draw(untrained, z, settings["value_range"]),
+        "before training": draw(untrained),
     }
     size = "x".join(map(str, shape))
     print(f"pictures    {n:,} of each kind, {size}; {len(real):,} real ones in all\n")

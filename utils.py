@@ -1,7 +1,6 @@
 """What the scripts share: options, pictures in, grids and GIFs out, and one callback.
 
-Nothing in here is needed to understand a GAN: networks, labels and updates are in the
-scripts. Each of them needs this file beside it, and no other.
+Nothing in here is needed to understand a GAN. Each script needs this file beside it.
 """
 
 import argparse
@@ -10,28 +9,22 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# TensorFlow leaves oneDNN, its faster kernels, off on many x86 CPUs: docs/speed.md.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster: see docs/speed.md
 
 import imageio.v3 as imageio
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageColor, ImageDraw, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
-NOTEBOOK = "ipykernel" in sys.modules
-MAY_CHANGE = {"images", "dataset", "out", "epochs", "fresh", "pictures"}
-
-
-class InputError(SystemExit):
-    """What the user can fix: it ends a script in one line, without a traceback."""
 
 
 def positive(text) -> int:
@@ -62,8 +55,8 @@ class Options(argparse.ArgumentParser):
     def parse_args(self, argv=None):
         """Parse argv, which may hold numbers and Paths, and make the run repeatable."""
         if argv is None:  # in a notebook sys.argv belongs to the kernel
-            argv = [] if NOTEBOOK else sys.argv[1:]
-        args = super().parse_args([str(argument) for argument in argv])
+            argv = [] if "ipykernel" in sys.modules else sys.argv[1:]
+        args = super().parse_args([str(word) for word in argv])
         keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
         keras.utils.set_random_seed(args.seed)  # Python's, numpy's and TensorFlow's
         if not tf.config.list_physical_devices("GPU"):  # where it may be slow
@@ -72,104 +65,77 @@ class Options(argparse.ArgumentParser):
 
 
 def load_images(source, shape, fit="pad", background="white") -> np.ndarray:
-    """Load pictures as uint8 (N, *shape), N at least 1; InputError if there are none.
+    """Load pictures as uint8 (N, *shape); SystemExit if there are none.
 
-    source is a folder (subfolders, too), an .npy or .npz file, an array, or None for
-    2,000 toys. shape is (height, width, 3 for RGB or 1 for gray), to which pictures are
-    padded with the background, or cropped. An .npy of uint8 that has the shape stays on
-    disk, so it may exceed the memory. What cannot be read is left out, and told.
+    source is a folder (and below), an .npy, which stays on disk if uint8 of the shape,
+    an .npz, an array, or None for toys; shape is (height, width, 3 or 1).
     """
     if source is None:
         print("No --images: training on toys.")
         source = np.stack([draw_toy(seed) for seed in range(2000)])
     is_folder = isinstance(source, (str, Path)) and os.path.isdir(source)
-    items = find_files(source) if is_folder else read_array(source)
+    items = sorted(find_files(source)) if is_folder else read_array(source)
     if not is_folder and items.shape[1:] == shape:
         return items
-    images, left_out = np.empty((len(items), *shape), np.uint8), {}
+    print(f"Reading {len(items):,} files or pictures.")
+    left_out = {}
 
     def read(item):
         try:
-            if not is_folder:
-                picture = grid(item[np.newaxis], 1)
-            elif item.is_file():  # a pipe would wait for ever
-                picture = Image.open(item)
-                picture.draft(None, (max(shape[:2]),) * 2)  # JPEGs at 1/2, 1/4 or 1/8
-            else:
-                raise OSError("no file, or no access")
+            picture = Image.open(item) if is_folder else grid(item[np.newaxis], 1)
+            picture.draft(None, (max(shape[:2]),) * 2)  # JPEGs at 1/2, 1/4 or 1/8
             return fit_picture(picture, shape, fit, background)
         except Exception as error:  # broken files make Pillow raise all kinds
             left_out[item] = error
 
-    bar, count = keras.utils.Progbar(len(items), interval=1, unit_name="picture"), 0
     with ThreadPoolExecutor() as pool:
-        for pixels in pool.map(read, items):
-            if pixels is not None:
-                images[count] = pixels
-                count += 1
-            bar.add(1)
+        found = (pixels for pixels in pool.map(read, items) if pixels is not None)
+        images = np.fromiter(found, np.dtype((np.uint8, shape)))
     if left_out:
-        kinds = Counter(item.suffix.lower() or "no suffix" for item in left_out)
-        counts = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        hint = "; pip install pillow-heif" * (".heic" in kinds)
-        told = f"Left out: {counts}{hint}. {min(left_out)}: {left_out[min(left_out)]}"
-        print(ascii(told)[1:-1])
-    if count == 0:
-        raise InputError(f"error: no pictures in {source}")
-    if count < 100:
-        print(f"{count} pictures are few: expect copies of them.")
-    return images[:count]
+        kinds, first = Counter(file.suffix.lower() for file in left_out), min(left_out)
+        print(f"Left out: {dict(kinds)!a}; {str(first)!a}: {left_out[first]!a}")
+    if len(images) == 0:
+        sys.exit(f"error: no pictures in {source}")
+    if len(images) < 100:
+        print(f"{len(images)} pictures are few: expect copies of them.")
+    return images
 
 
-def find_files(folder) -> list[Path]:
-    """Sorted paths of files in a folder and below, without hidden ones and results.
-
-    Folders named @, # or $ something hold thumbnails and recycle bins.
-    """
-    found = []
+def find_files(folder):
+    """Yield paths below a folder, without results, the hidden, thumbnails and bins."""
     for root, folders, names in os.walk(folder):
-        if "checkpoint.npz" in names:  # results of an earlier run
-            names, folders[:] = [], []
         folders[:] = [name for name in folders if name[0] not in ".@#$"]
-        found += [Path(root, name) for name in names if name[0] != "."]
-    return sorted(found)
+        if "checkpoint.npz" in names:  # an earlier run
+            names, folders[:] = [], []
+        yield from (Path(root, name) for name in names if name[0] != ".")
 
 
 def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
-    """Bring a Pillow picture of 8 or 16 bits to uint8 of a shape, upright, undistorted.
-
-    ValueError for 32 bits, and whatever Pillow raises for a broken file.
-    """
+    """Bring a Pillow picture to uint8 of a shape; raises what Pillow does if broken."""
     picture.load()
-    with contextlib.suppress(Exception):  # of broken EXIF: what can be read is kept
-        picture.getexif()
+    picture.getexif()  # keeps what can be read of broken EXIF
     picture.info.pop("exif", None)  # or exif_transpose() would read it again
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I", "F"):
         raise ValueError("32 bits a pixel: save it with 8 or 16")
     if picture.mode.startswith("I;16"):  # convert() would clip it
-        values = np.asarray(picture)
-        opaque = Image.fromarray(values != picture.info.get("transparency"))
-        picture = Image.fromarray(to_uint8(values, (0, 65535)))
-        picture.putalpha(opaque)
+        picture = Image.fromarray(to_uint8(picture, (0, 65535)))
     if picture.has_transparency_data:
         canvas = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(canvas, picture.convert("RGBA"))
-    picture, size = picture.convert("RGB"), (shape[1], shape[0])
+    picture, size = picture.convert("RGB"), shape[1::-1]
     bilinear = Image.Resampling.BILINEAR  # averages where it shrinks: no aliasing
-    if fit == "pad":
-        picture = ImageOps.pad(picture, size, bilinear, background)
-    else:
+    if fit == "crop":
         picture = ImageOps.fit(picture, size, bilinear)
+    picture = ImageOps.pad(picture, size, bilinear, background)
     return np.asarray(picture.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
 
 
 def read_array(source) -> np.ndarray:
     """Pictures in an array, an .npy or an .npz file, as uint8 (N, H, W, 1, 3 or 4).
 
-    Of an .npz, the largest array that has the shape of pictures, or all arrays as one
-    picture each. Numbers are taken as 0 to 1, -1 to 1 or 0 to 255, the first that fits
-    but for a quarter: resizing may overshoot. InputError for all else.
+    Of an .npz, the largest array. Numbers are taken as 0 to 1, -1 to 1 or 0 to 255, the
+    first that fits, but for a quarter that resizing may overshoot; else SystemExit.
     """
     try:
         array = np.load(source, "r") if isinstance(source, (str, Path)) else source
@@ -178,63 +144,45 @@ def read_array(source) -> np.ndarray:
             for name in array.files:
                 with contextlib.suppress(ValueError):  # what is pickled is not loaded
                     arrays.append(np.asarray(array[name]))
-            array = max(filter(is_pictures, arrays), key=np.size, default=arrays)
+            array = max(arrays, key=np.size)
         array = np.asanyarray(array)  # leaves an .npy on disk
     except Exception as error:  # numpy, too, raises all kinds
-        hint = f"neither a folder nor a readable .npy or .npz file: {error}"
-        raise InputError(f"error: {source} is {hint}") from None
-    if not is_pictures(array):
-        hint = "wanted is (N, height, width), or that with 1, 3 or 4 channels last"
-        raise InputError(f"error: {array.dtype} of shape {array.shape}: {hint}")
-    array = array.reshape(*array.shape[:3], -1)
-    if array.dtype == np.uint8 and array[:100].max() > 1:  # no masks of 0 and 1
-        return array
-    least, most = array.min(), array.max()
+        sys.exit(f"error: neither a folder nor a readable .npy or .npz: {error}")
+    images = array[..., np.newaxis] if array.ndim == 3 else array
+    n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
+    shaped = n and 4 < width <= 4 * height and channels in (1, 3, 4)
+    if not shaped or array.dtype.kind not in "biuf":
+        sys.exit(f"error: {array.dtype}{array.shape}, not (N, H, W) or (N, H, W, C)")
+    if images.dtype == np.uint8 and images[:100].max() > 1:  # no masks of 0 and 1
+        return images
+    least, most = images.min(), images.max()
     for low, high in ((0, 1), (-1, 1), (0, 255)):
         slack = (high - low) / 4
         if low - slack <= least and slack <= most <= high + slack:
             print(f"Values from {least:g} to {most:g}, taken as {low} to {high}.")
-            return np.stack([to_uint8(image, (low, high)) for image in array])
-    hint = "scale them to 0 to 1, -1 to 1 or 0 to 255"
-    raise InputError(f"error: values from {least:g} to {most:g}: {hint}")
-
-
-def is_pictures(array) -> bool:
-    """Whether an array is of numbers, (N, H, W) or (N, H, W, 1, 3 or 4), N > 0."""
-    if array.size == 0 or array.dtype.kind not in "biuf":
-        return False
-    if array.ndim == 3:  # with a W much larger than H, rather (H, W, N)
-        return 4 < array.shape[2] <= 4 * array.shape[1]
-    return array.ndim == 4 and array.shape[3] in (1, 3, 4)
+            return np.stack([to_uint8(image, (low, high)) for image in images])
+    sys.exit(f"error: values from {least:g} to {most:g}: scale them to 0 to 255")
 
 
 def draw_toy(seed) -> np.ndarray:
-    """A triangle, square or circle, uint8 (64, 64, 3), of any color, with grain."""
+    """A disc or a square, uint8 (64, 64, 3), of any color, with grain."""
     rng = np.random.default_rng(seed)
-    back, fore = (f"hsl({rng.integers(360)}, {n}%)" for n in ("40%, 85", "70%, 50"))
-    circle = tuple(rng.uniform((28, 28, 18), (36, 36, 27)))  # x, y, radius
-    picture, corners = Image.new("RGB", (64, 64), back), int(rng.choice([3, 4, 60]))
-    turn = rng.uniform(-15, 15)
-    ImageDraw.Draw(picture).regular_polygon(circle, corners, turn, fore)
+    y, x = np.abs(np.indices((64, 64)) - rng.uniform(28, 36, (2, 1, 1)))
+    inside = (np.hypot(x, y) if seed % 2 else np.maximum(x, y)) < rng.uniform(14, 26)
+    colors = rng.uniform(0, 255, 3), rng.uniform(180, 255, 3)
     grain = rng.normal(0, 12, (64, 64, 3))  # flat colors make it too easy for D
-    return np.uint8(np.clip(np.asarray(picture) + grain, 0, 255))
+    return np.uint8(np.clip(np.where(inside[..., None], *colors) + grain, 0, 255))
 
 
 def batches(images, batch_size, seed=0, start=0) -> tf.data.Dataset:
-    """Endless shuffled passes over images (N, H, W, C), from any step on, for fit().
-
-    Every batch is full: the last of a pass takes its rest from the next pass.
-    """
+    """Endless shuffled passes over images, in full batches, from step start on."""
 
     def stream():
-        first, skip = divmod(start * batch_size, len(images))
-        rngs = (np.random.default_rng((seed, i)) for i in itertools.count(first))
-        order = next(rngs).permutation(len(images))[skip:]
+        rngs = (np.random.default_rng((seed, i)) for i in itertools.count())
+        passes = itertools.chain.from_iterable(r.permutation(len(images)) for r in rngs)
+        order = itertools.islice(passes, start * batch_size, None)
         while True:
-            while len(order) < batch_size:
-                order = np.append(order, next(rngs).permutation(len(images)))
-            yield images[order[:batch_size]]
-            order = order[batch_size:]
+            yield images[list(itertools.islice(order, batch_size))]
 
     signature = tf.TensorSpec((batch_size, *images.shape[1:]), tf.uint8)
     return tf.data.Dataset.from_generator(stream, output_signature=signature)
@@ -242,9 +190,7 @@ def batches(images, batch_size, seed=0, start=0) -> tf.data.Dataset:
 
 def to_uint8(values, value_range) -> np.ndarray:
     """Turn numbers in value_range, clipped to it, into uint8 from 0 to 255."""
-    low, high = value_range
-    share = (np.asarray(values, np.float32) - low) / (high - low)
-    return np.uint8(np.rint(255 * np.clip(share, 0, 1)))
+    return np.uint8(np.rint(np.interp(values, value_range, (0, 255))))
 
 
 def grid(images, columns) -> Image.Image:
@@ -257,94 +203,75 @@ def grid(images, columns) -> Image.Image:
 
 def save_gif(file, frames, milliseconds=150):
     """Write Pillow pictures of one size as a GIF that repeats, 512 pixels at most."""
-    for frame in (frames := [frame.convert("RGB") for frame in frames]):
-        frame.thumbnail((512, 512))
-    frames = [np.asarray(frame) for frame in frames]
-    imageio.imwrite(file, frames, extension=".gif", duration=milliseconds, loop=0)
-
-
-def write(file, save):
-    """Call save(temporary), then rename that to file; InputError if it cannot be."""
-    temporary = file.with_name(f".{os.getpid()}-{file.name}")  # of this process alone
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise InputError(f"error: {file} cannot be written: {error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    smaller = (frame.reduce(1 + frame.width // 513) for frame in frames)
+    arrays = [np.asarray(frame.convert("RGB")) for frame in smaller]
+    imageio.imwrite(file, arrays, extension=".gif", duration=milliseconds, loop=0)
 
 
 class Run(keras.callbacks.Callback):
-    """Keeps a training in a folder, and resumes it: epoch and step are those before.
+    """Keeps a training in a folder; epoch and step say where it resumes an earlier one.
 
-    After each epoch: a grid of samples, training.gif, losses.csv, both networks, and
-    checkpoint.npz, written last. The optimizers of gan must be built. Among settings,
-    those that are not in MAY_CHANGE must be as before; images are for real.png.
-    InputError if an earlier run does not fit, a disk is full, or losses are not finite.
+    SystemExit if that had other settings, if a file cannot be written, or for a NaN.
     """
 
     def __init__(self, gan, out, settings=(), images=()):
         super().__init__()
         self.gan, self.out, self.images = gan, Path(out), images
-        self.epoch, self.step, self.rows = 0, 0, []  # rows of losses.csv
-        settings = {"seed": 0, **dict(settings), "script": type(gan).__name__}
-        settings |= {"latent": gan.latent, "value_range": gan.value_range}
-        settings["pictures"] = len(images)
-        self.settings = json.loads(json.dumps(settings, default=str))  # as read again
-        self.z = gan.sample_z(gan.grid[0] * gan.grid[1], settings["seed"])
+        self.epoch, self.step, self.table = 0, 0, []  # lines of losses.csv
+        new = {"seed": 0, "script": type(gan).__name__, **dict(settings)}
+        new |= {"latent": gan.latent, "value_range": gan.value_range}
+        new = json.loads(json.dumps(new | {"pictures": len(images)}, default=str))
+        self.settings, file = new, self.out / "checkpoint.npz"
+        self.z = gan.sample_z(gan.grid[0] * gan.grid[1], new["seed"])
         optimizers = dict.fromkeys((gan.g_optimizer, gan.d_optimizer))  # may be one
         self.state = [v for part in (gan, *optimizers) for v in part.variables]
-        if (self.out / "checkpoint.npz").exists() and not settings.get("fresh"):
-            self.resume(self.out / "checkpoint.npz")
-
-    def resume(self, file):
-        new, hint = self.settings, "choose another --out, or --fresh to start over"
+        if new.get("fresh") or not os.path.exists(file):
+            return
+        may_change = {"images", "dataset", "out", "epochs", "fresh", "pictures"}
         try:
             with np.load(file) as saved:
-                old = json.loads(str(saved["settings"]))
-                for name in sorted(old.keys() & new.keys() - MAY_CHANGE):
+                old, self.epoch, self.step, self.table = json.loads(str(saved["run"]))
+                for name in sorted(old.keys() & new.keys() - may_change):
                     if old[name] != new[name]:
                         raise ValueError(f"{name} was {old[name]}, is {new[name]}")
                 for i, variable in enumerate(self.state):
                     variable.assign(saved[f"arr_{i}"])
-                self.epoch, self.step = saved["epoch"].item(), saved["step"].item()
-                self.rows = saved["rows"].tolist()
         except Exception as error:  # broken files make numpy raise all kinds
-            raise InputError(f"error: {file}: {error}; {hint}") from None
-        if old["pictures"] != new["pictures"]:
-            print(f"{old['pictures']:,} pictures before, {new['pictures']:,} now.")
+            sys.exit(f"error: {file}: {error}; choose another --out, or --fresh")
+        counts = f"{old['pictures']:,} pictures before, {new['pictures']:,} now"
+        print(f"Resuming after epoch {self.epoch}: {counts}.")
 
-    def explain(self, kind, error, traceback):
-        if kind is KeyboardInterrupt:
-            error = kind(f"the same command goes on after epoch {self.epoch}")
-            traceback = None
-        sys.__excepthook__(kind, error, traceback)
+    @contextlib.contextmanager
+    def replacing(self, folder):
+        """Yield a folder, whose files replace those in folder, the last name first."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".") as new:
+                yield Path(new)
+                for name in sorted(os.listdir(new), reverse=True):
+                    os.replace(Path(new, name), folder / name)
+        except OSError as error:
+            sys.exit(f"error: {folder} cannot be written: {error}")
 
     def on_train_begin(self, logs=None):
-        sys.excepthook = self.explain  # Ctrl-C ends in one line
-        if self.epoch >= self.params["epochs"]:
-            return print(f"Finished after {self.epoch} epochs; --epochs extends it.")
-        text = json.dumps(self.settings, indent=2)
-        write(self.out / "settings.json", lambda file: file.write_text(text))
-        if len(self.images):
-            write(self.out / "real.png", grid(self.images[:64], 8).save)
+        sys.excepthook = self.explain
         if self.step == 0:
             for old in self.out.glob("samples/step_*.png"):
                 old.unlink()
             self.save_grid(0)
 
-    def save_grid(self, step):
-        file = self.out / "samples" / f"step_{step:07}.png"
-        numbers = self.gan.generator.predict(self.z, batch_size=16, verbose=0)
-        pictures = to_uint8(numbers, self.gan.value_range)
-        write(file, grid(pictures, self.gan.grid[1]).save)
-        if NOTEBOOK:
-            from IPython.display import Image, display
+    def explain(self, kind, error, trace):
+        if kind is KeyboardInterrupt:
+            error, trace = kind(f"rerun it to go on after epoch {self.epoch}"), None
+        sys.__excepthook__(kind, error, trace)
 
-            display(Image(filename=file), display_id="grid", update=step > 0)
+    def save_grid(self, step):
+        numbers = self.gan.generator.predict(self.z, batch_size=16, verbose=0)
+        picture = grid(to_uint8(numbers, self.gan.value_range), self.gan.grid[1])
+        with self.replacing(self.out / "samples") as new:
+            picture.save(new / f"step_{step:07}.png")
+        if notebook := sys.modules.get("IPython.display"):
+            notebook.display(picture, display_id="grid", update=step > 0)
 
     def on_train_batch_end(self, batch, logs=None):
         self.last = self.step + batch + 1
@@ -354,19 +281,20 @@ class Run(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         values = [variable.numpy() for variable in self.state]
         if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
-            hint = "the last checkpoint stays; try --fresh and another --seed"
-            raise InputError(f"error: losses or weights are not finite: {hint}")
+            sys.exit("error: losses or weights not finite: the last checkpoint stays")
         self.epoch, self.step = epoch + 1, self.last
-        self.rows.append([self.epoch, self.step, *logs.values()])
+        row = [self.epoch, self.step, *logs.values()]
+        self.table = self.table or [",".join(["epoch", "step", *logs])]
+        self.table.append(",".join(f"{number:.8g}" for number in row))
         self.save_grid(self.step)
-        write(self.out / "generator.keras", self.gan.generator.save)
-        write(self.out / "discriminator.keras", self.gan.discriminator.save)
-        head = ",".join(["epoch", "step", *logs])
-        csv = {"fmt": "%.8g", "delimiter": ",", "header": head, "comments": ""}
-        write(self.out / "losses.csv", lambda file: np.savetxt(file, self.rows, **csv))
         grids = sorted(self.out.glob("samples/step_*.png"))
-        frames = map(Image.open, grids[:: -(len(grids) // 60 + 1)][::-1])
-        write(self.out / "training.gif", lambda file: save_gif(file, frames))
-        more = {"epoch": self.epoch, "step": self.step, "rows": self.rows}
-        more["settings"] = json.dumps(self.settings)
-        write(self.out / "checkpoint.npz", lambda file: np.savez(file, *values, **more))
+        grids = grids[:: -(len(grids) // 60 + 1)][::-1]  # at most 60
+        run = json.dumps([self.settings, self.epoch, self.step, self.table])
+        with self.replacing(self.out) as new:
+            (new / "losses.csv").write_text("\n".join([*self.table, ""]))
+            if len(self.images):
+                grid(self.images[:64], 8).save(new / "real.png")
+            self.gan.generator.save(new / "generator.keras")
+            self.gan.discriminator.save(new / "discriminator.keras")
+            save_gif(new / "training.gif", map(Image.open, grids))
+            np.savez(new / "checkpoint.npz", *values, run=run)  # takes its place last
