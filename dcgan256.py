@@ -170,7 +170,7 @@ class DCGAN256(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
         images = tf.concat([images, tf.reverse(images, [2])], 0)  # and mirror images
         real = tf.cast(images, tf.float32) / 255  # [D1] but no neighbors in the list
         n = tf.shape(real)[0]

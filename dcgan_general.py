@@ -171,7 +171,7 @@ class DCGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
         real = tf.cast(images, tf.float32) / 127.5 - 1  # [D3] the source: 0 to 255
         z = self.sample_z(tf.shape(real)[0], self.seed_generator)
 

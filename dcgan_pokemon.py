@@ -105,7 +105,7 @@ class PokemonGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
         real = tf.cast(images, tf.float32) / 127.5 - 1
         z = self.sample_z(self.fakes, self.seed_generator)
 

@@ -154,7 +154,7 @@ class ShoeGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.assert_greater(tf.reduce_max(images), 9, "not uint8, 0 to 255")
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
         low, high = self.value_range
         real = tf.cast(images, tf.float32) / 255 * (high - low) + low
         n = tf.shape(real)[0]

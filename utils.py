@@ -96,8 +96,6 @@ def load_images(source, shape, fit="pad", background="white") -> np.ndarray:
         print(f"Left out: {dict(kinds)!a}; {str(first)!a}: {left_out[first]!a}")
     if len(images) == 0:
         sys.exit(f"error: no pictures in {source}")
-    if len(images) < 100:
-        print(f"{len(images)} pictures are few: expect copies of them.")
     return images
 
 
@@ -176,6 +174,8 @@ def draw_toy(seed) -> np.ndarray:
 
 def batches(images, batch_size, seed=0, start=0) -> tf.data.Dataset:
     """Endless shuffled passes over images, in full batches, from step start on."""
+    if len(images) < 100:
+        print(f"{len(images)} pictures are few: expect copies of them.")
 
     def stream():
         rngs = (np.random.default_rng((seed, i)) for i in itertools.count())
@@ -229,13 +229,13 @@ class Run(keras.callbacks.Callback):
             return
         may_change = {"images", "dataset", "out", "epochs", "fresh", "pictures"}
         try:
-            with np.load(file) as saved:
-                old, self.epoch, self.step, self.table = json.loads(str(saved["run"]))
-                for name in sorted(old.keys() & new.keys() - may_change):
-                    if old[name] != new[name]:
-                        raise ValueError(f"{name} was {old[name]}, is {new[name]}")
-                for i, variable in enumerate(self.state):
-                    variable.assign(saved[f"arr_{i}"])
+            saved = np.load(file)
+            old, self.epoch, self.step, self.table = json.loads(str(saved["run"]))
+            for name in sorted(old.keys() & new.keys() - may_change):
+                if old[name] != new[name]:
+                    raise ValueError(f"{name} was {old[name]}, is {new[name]}")
+            for i, variable in enumerate(self.state):
+                variable.assign(saved[f"arr_{i}"])
         except Exception as error:  # broken files make numpy raise all kinds
             sys.exit(f"error: {file}: {error}; choose another --out, or --fresh")
         counts = f"{old['pictures']:,} pictures before, {new['pictures']:,} now"
@@ -261,8 +261,9 @@ class Run(keras.callbacks.Callback):
             self.save_grid(0)
 
     def explain(self, kind, error, trace):
-        if kind is KeyboardInterrupt:
-            error, trace = kind(f"rerun it to go on after epoch {self.epoch}"), None
+        if kind is KeyboardInterrupt and not hasattr(sys, "ps1"):  # no prompt
+            print(f"\nStopped: rerun it to go on after epoch {self.epoch}.", flush=True)
+            os._exit(130)  # before TensorFlow complains
         sys.__excepthook__(kind, error, trace)
 
     def save_grid(self, step):

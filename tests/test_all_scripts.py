@@ -1,0 +1,58 @@
+"""Smoke tests: each script for two steps on a folder, as its users run it."""
+
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+from conftest import QUICK, ROOT, SCRIPTS, start
+from PIL import Image
+
+import sample
+import utils
+
+LENGTH = ["--images", "pictures", "--epochs", 1, "--steps-per-epoch", 2]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_two_steps_in_an_empty_folder(name, folder, tmp_path):
+    """The script and utils.py alone, one broken picture: all that a run leaves."""
+    for file in (f"{name}.py", "utils.py"):
+        shutil.copy(ROOT / file, tmp_path)
+    (folder / "broken.jpg").write_text("no picture")
+    process = start(f"{name}.py", *LENGTH, *QUICK[name], cwd=tmp_path)
+    text, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "Left out: {'.jpg': 1}" in text and "broken.jpg" in text
+
+    out = tmp_path / "runs" / name
+    generator, settings = sample.load_run(out)
+    discriminator = keras.models.load_model(out / "discriminator.keras")
+    assert discriminator.input_shape == generator.output_shape
+    row = np.genfromtxt(out / "losses.csv", delimiter=",", names=True)
+    assert (row["epoch"], row["step"], settings["pictures"]) == (1, 2, 11)
+    assert 0 < row["d_loss"] < 10 and 0 < row["g_loss"] < 10
+    assert 0 < row["d_real"] < 1 and 0 < row["d_fake"] < 1
+    with Image.open(out / "training.gif") as gif, Image.open(out / "real.png") as real:
+        assert gif.n_frames == 3 and max(gif.size) <= 512 and gif.info["loop"] == 0
+        assert real.size[0] == 8 * generator.output_shape[2]
+
+    # The generator draws the very grid of step 2.
+    with Image.open(out / "samples" / "step_0000002.png") as grid:
+        columns, rows = np.floor_divide(grid.size, generator.output_shape[2:0:-1])
+        shown = np.int32(grid)
+    latent_dim = generator.input_shape[1]
+    z = sample.sample_z(settings["latent"], rows * columns, latent_dim, seed=0)
+    pictures = utils.to_uint8(generator.predict(z), settings["value_range"])
+    assert np.abs(shown - np.int32(utils.grid(pictures, columns))).max() <= 1
+
+
+def test_pasted_whole(folder, tmp_path):
+    """As into a notebook cell: there is no file of the script."""
+    shutil.copy(ROOT / "utils.py", tmp_path)
+    options = {"cwd": tmp_path, "stdin": subprocess.PIPE}
+    process = start("-", *LENGTH, *QUICK["shoe_gan"], **options)
+    _, errors = process.communicate((ROOT / "shoe_gan.py").read_text("utf-8"))
+    assert process.returncode == 0, errors
+    assert (tmp_path / "runs" / "shoe_gan" / "generator.keras").exists()
