@@ -55,15 +55,10 @@ def test_from_the_command_line(trained, capsys):
     rows = re.findall(
         r"(?m)^(generated|real, other half|before training) .* (.+)$", text
     )
-    mean = {name: float(value) for name, value in rows}
-    assert 0 < mean["real, other half"] < 0.5 * mean["generated"]
-    assert mean["generated"] == pytest.approx(mean["before training"], rel=0.2)
+    generated, real, before = (float(value) for _, value in rows)
+    assert 0 < real < 0.5 * generated
+    assert generated == pytest.approx(before, rel=0.2)
     assert "fewer than half are near copies" in text and "no collapse seen" in text
-    real = toy_images(200, 32)
-    near, real_near, *_ = score.variety(real[:50], real[:100], real)
-    assert near < 1e-3 < real_near, "copies"
-    *_, spread, real_spread = score.variety(real[:1].repeat(60, 0), real[:100], real)
-    assert spread < 0.01 * real_spread, "collapse"
 
 
 def test_a_short_training_learns():
