@@ -1,7 +1,4 @@
-"""What the scripts share: options, pictures in, grids and GIFs out, and one callback.
-
-Nothing in here is needed to understand a GAN. Each script needs this file beside it.
-"""
+"""What the scripts share beside the GANs: options, pictures, grids, GIFs, callback."""
 
 import argparse
 import contextlib
@@ -23,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageColor, ImageOps
 
+sys.stdout = sys.stdout or open(os.devnull, "w")  # where there is none, as in pythonw
 with contextlib.suppress(ImportError):  # photos of phones
     __import__("pillow_heif").register_heif_opener()
 
@@ -122,18 +120,17 @@ def fit_picture(picture, shape, fit="pad", background="white") -> np.ndarray:
         canvas = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(canvas, picture.convert("RGBA"))
     picture, size = picture.convert("RGB"), shape[1::-1]
-    bilinear = Image.Resampling.BILINEAR  # averages where it shrinks: no aliasing
     if fit == "crop":
-        picture = ImageOps.fit(picture, size, bilinear)
-    picture = ImageOps.pad(picture, size, bilinear, background)
+        picture = ImageOps.fit(picture, size, Image.BILINEAR)
+    picture = ImageOps.pad(picture, size, Image.BILINEAR, background)  # antialiased
     return np.asarray(picture.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
 
 
 def read_array(source) -> np.ndarray:
     """Pictures in an array, an .npy or an .npz file, as uint8 (N, H, W, 1, 3 or 4).
 
-    Of an .npz, the largest array. Numbers are taken as 0 to 1, -1 to 1 or 0 to 255, the
-    first that fits, but for a quarter that resizing may overshoot; else SystemExit.
+    Of an .npz, the largest array, or all if they have one shape. Numbers are taken as 0
+    to 1, -1 to 1 or 0 to 255, the first that fits but for a quarter; else SystemExit.
     """
     try:
         array = np.load(source, "r") if isinstance(source, (str, Path)) else source
@@ -142,7 +139,8 @@ def read_array(source) -> np.ndarray:
             for name in array.files:
                 with contextlib.suppress(ValueError):  # what is pickled is not loaded
                     arrays.append(np.asarray(array[name]))
-            array = max(arrays, key=np.size)
+            single = len({one.shape for one in arrays}) == 1 < len(arrays)
+            array = np.stack(arrays) if single else max(arrays, key=np.size)
         array = np.asanyarray(array)  # leaves an .npy on disk
     except Exception as error:  # numpy, too, raises all kinds
         sys.exit(f"error: neither a folder nor a readable .npy or .npz: {error}")
@@ -283,7 +281,7 @@ class Run(keras.callbacks.Callback):
         values = [variable.numpy() for variable in self.state]
         if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
             sys.exit("error: losses or weights not finite: the last checkpoint stays")
-        self.epoch, self.step = epoch + 1, self.last
+        self.epoch, self.step = self.epoch + 1, self.last
         row = [self.epoch, self.step, *logs.values()]
         self.table = self.table or [",".join(["epoch", "step", *logs])]
         self.table.append(",".join(f"{number:.8g}" for number in row))

@@ -21,12 +21,11 @@ from statistics import median
 from contender import JPEGS, SCRIPTS, main as contender
 
 HERE, SPAWN = Path(__file__).parent, multiprocessing.get_context("spawn")
-OURS, CLASSIC, COMPILED = "ours", "classic loop, stock Keras", "PyTorch compiled"
+OURS, COMPILED = "ours", "PyTorch compiled"
 CONTENDERS = {  # label: kinds for contender.py, the fastest of which counts
     "stock Keras as installed": ["keras-stock"],
     OURS: ["keras"],
     "ours, --fast": ["keras-fast"],
-    CLASSIC: ["keras-classic-stock"],
     "PyTorch eager": ["torch", "torch-channels_last"],
     "PyTorch eager, lean": ["torch-lean", "torch-lean-channels_last"],
     COMPILED: ["torch-lean-channels_last-compiled"],
@@ -155,8 +154,7 @@ def main():
     if not {"avx512_bf16", "amx_bf16"} & {*FLAGS}:
         contenders = {k: v for k, v in contenders.items() if "bfloat16" not in k}
     if args.quick:
-        slow = CLASSIC, COMPILED
-        contenders = {k: v[-1:] for k, v in contenders.items() if k not in slow}
+        contenders = {k: v[-1:] for k, v in contenders.items() if k != COMPILED}
     kinds = {"amx_bf16": "amx", "avx512f": "avx512", "avx2": "avx2"}
     kind = next((kinds[f] for f in kinds if f in FLAGS), platform.machine())
     title = f"{kind}, {os.cpu_count()} cores" + ", --quick" * args.quick

@@ -179,15 +179,6 @@ class PokemonGAN(Game):
         return d_loss, g_loss
 
 
-class GrayscaleGAN(Game):
-    def step(self, images):
-        """D on real pictures and fakes of predict(), then G on fresh z."""
-        real, fake = self.real(images), self.predict(self.sample_z(len(images)))
-        d_loss = self.loss(real, self.real_label) + self.loss(fake, self.fake_label)
-        d_loss = self.update(self.d, self.d_adam, d_loss / 2)
-        return d_loss, self.update_g(self.run(self.g, self.sample_z(len(images))))
-
-
 class ShoeGAN(Game):
     def step(self, images):
         """D on real pictures and fakes, then G on the same fakes through the new D."""
@@ -202,7 +193,8 @@ class DCGAN(Game):
 
     def step(self, images):
         """D on real pictures, D on fakes of predict(), G on the same z or on others."""
-        real, z = self.real(images), self.sample_z(len(images))
+        real = self.real(images)
+        z = self.sample_z(len(real))
         fake = self.predict(z)
         d_loss = self.update(self.d, self.d_adam, self.loss(real, self.real_label))
         d_loss += self.update(self.d, self.d_adam, self.loss(fake, self.fake_label))
@@ -210,9 +202,13 @@ class DCGAN(Game):
         return d_loss, self.update_g(self.run(self.g, z))
 
 
+class GrayscaleGAN(DCGAN):
+    mirrored, uniform, fresh_z = False, False, 1
+
+
 class DCGAN256(DCGAN):
     mirrored, fresh_z = False, 2  # twice as many
 
     def real(self, images):
         x = (images.float() / 255).contiguous(memory_format=self.layout)
-        return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+        return torch.cat([x, x.flip(3)])

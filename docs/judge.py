@@ -1,23 +1,23 @@
 """Which digits does a generator draw? The judge of docs/results.md.
 
-    python docs/judge.py runs/mnist train-labels-idx1-ubyte.gz
+    python docs/judge.py runs/mnist mnist.npy mnist_labels.npy
 
-A small classifier learns the digits of the run's images.npy, but for the last 10,000,
-from their labels. It then judges 1,000 generated pictures, 1,000 real ones that it has
-not seen, and 1,000 of the generator before any training.
+A small classifier learns all digits but the last 10,000 from their labels. It then
+judges 1,000 generated pictures, 1,000 real ones that it has not seen, and 1,000 of the
+generator before any training.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import utils  # noqa: E402  (first: it quiets TensorFlow's start)
+from utils import load_images, to_uint8  # noqa: E402  (first: it sets Keras up)
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import layers  # noqa: E402
 
-from sample import load_generator, sample_z  # noqa: E402
+from sample import load_run, sample_z  # noqa: E402
 
 SURE = 0.9  # the least probability of a digit that counts as recognised
 
@@ -37,10 +37,10 @@ def build_judge():
     ])  # fmt: skip
 
 
-def main(run, labels):
+def main(run, images, labels):
     keras.utils.set_random_seed(0)
-    generator, settings = load_generator(Path(run))
-    images, labels = np.load(Path(run) / "images.npy"), utils.load_file(labels)
+    generator, settings = load_run(run)
+    images, labels = load_images(images, (28, 28, 1)), np.load(labels)
     judge = build_judge()
     judge.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     judge.fit(images[:-10_000], labels[:-10_000], batch_size=128, epochs=3, verbose=2)
@@ -52,10 +52,14 @@ def main(run, labels):
     print(
         f"of 1,000, recognised with {SURE:.0%} or more: share, and number of each digit"
     )
+
+    def draw(network):
+        return to_uint8(network.predict(z, verbose=0), settings["value_range"])
+
     for name, pictures in (
         ("real", images[-1000:]),
-        ("generated", utils.draw(generator, z, settings["value_range"])),
-        ("before training", utils.draw(untrained, z, settings["value_range"])),
+        ("generated", draw(generator)),
+        ("before training", draw(untrained)),
     ):
         found = judge.predict(pictures, verbose=0)
         sure = found.max(1) >= SURE

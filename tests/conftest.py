@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -17,15 +17,15 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # exact repetition is promised on the
 import utils  # noqa: E402, F401  (before Keras, which it sets up)
 import keras  # noqa: E402
 
-SCRIPTS = ["dcgan_pokemon", "dcgan_grayscale", "shoe_gan", "dcgan_general", "dcgan256"]
-QUICK = {  # options for a step in less than a second
-    "dcgan_pokemon": ["--batch-size", 4, "--fakes", 5],
-    "dcgan_grayscale": ["--batch-size", 4, "--img-size", 12, 16],
-    "shoe_gan": ["--batch-size", 4],
-    "dcgan_general": ["--batch-size", 4, "--img-size", 37, 50, 3, "--depth", 2],
+QUICK = {  # the scripts, with options for a step in less than a second
+    "dcgan_pokemon": ["--fakes", 5],
+    "dcgan_grayscale": ["--img-size", 12, 16],
+    "shoe_gan": [],
+    "dcgan_general": ["--img-size", 37, 50, 3, "--depth", 2],
     "dcgan256": ["--batch-size", 1],
 }
-TINY = ["--batch-size", 4, "--img-size", 8, 8, 3, "--depth", 1, "--increment", 2]
+TINY = ["--img-size", 8, 8, 3, "--depth", 1, "--increment", 2]  # of dcgan_general
+LENGTH = ["--epochs", 1, "--steps-per-epoch", 2, "--batch-size", 4]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def seed_and_precision():
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.fixture(params=SCRIPTS)
+@pytest.fixture(params=QUICK)
 def script(request):
     """Each of the five scripts, imported."""
     return importlib.import_module(request.param)
@@ -43,12 +43,11 @@ def script(request):
 @pytest.fixture
 def folder(tmp_path):
     """A folder of eleven different pictures of several sizes and kinds."""
+    (tmp_path / "pictures" / "below").mkdir(parents=True)
     for i in range(11):
         picture = Image.new("RGB", (40 + 5 * i, 60 - 3 * i), (20 * i, 255 - 20 * i, 90))
-        ImageDraw.Draw(picture).ellipse((4, 4, 30, 20), "white", "black")
-        path = tmp_path / "pictures" / ["", "a", "a/b"][i % 3]
-        path.mkdir(parents=True, exist_ok=True)
-        picture.save(path / f"Picture {i}.{['jpg', 'PNG', 'webp', 'bmp'][i % 4]}")
+        name = f"Picture {i}.{['jpg', 'PNG', 'webp', 'bmp'][i % 4]}"
+        picture.save(tmp_path / "pictures" / ["", "below"][i % 2] / name)
     return tmp_path / "pictures"
 
 
@@ -68,15 +67,15 @@ def make_gan(script, **options):
 
 
 def call(name, *options):
-    """A script's main() within this process, of two steps if nothing else is said."""
-    length = ["--epochs", 1, "--steps-per-epoch", 2]
-    return importlib.import_module(name).main([*length, *options])
+    """A script's main() within this process, of LENGTH if nothing else is said."""
+    return importlib.import_module(name).main([*LENGTH, *options])
 
 
-def start(*command, **options):
-    """A script as its users start it: a process."""
+def start(script, *options, **settings):
+    """The same as a process, as users start it."""
+    command = [sys.executable, *map(str, [script, *LENGTH, *options])]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, command)], **pipes, **options)
+    return subprocess.Popen(command, **pipes, **settings)
 
 
 def pictures_for(gan, n=2):
