@@ -45,29 +45,23 @@ def test_as_any_keras_model(script, tmp_path):
 
 
 def test_run_beside_other_callbacks(tmp_path):
-    gan = make_gan(dcgan_pokemon)
+    gan, log = make_gan(dcgan_pokemon), keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    run = utils.Run(gan, tmp_path / "run")
+    images = utils.batches(pictures_for(gan), 2)
     gan.compile(optimizer=None)
-    images, log = pictures_for(gan, 3), keras.callbacks.CSVLogger(tmp_path / "log.csv")
-    weights = keras.callbacks.ModelCheckpoint(tmp_path / "x.weights.h5", verbose=1)
-    weights.save_weights_only = True
-    for epochs in (1, 2):  # resumes
-        run = utils.Run(gan, tmp_path / "run", {"seed": 1}, images)
-        assert (run.epoch, run.step) == (epochs - 1, 2 * (epochs - 1))
-        gan.fit(utils.batches(images, 2, start=run.step), steps_per_epoch=2, verbose=0,
-                initial_epoch=run.epoch, epochs=epochs, shuffle=False,
-                callbacks=[run, log, weights])  # fmt: skip
-    for name in ("log.csv", "x.weights.h5", "run/training.gif"):
-        assert (tmp_path / name).exists()
+    gan.fit(images, steps_per_epoch=2, epochs=2, shuffle=False, callbacks=[run, log])
+    assert len((tmp_path / "log.csv").read_text().split()) == 3
+    again = utils.Run(gan, tmp_path / "run")
+    assert (again.epoch, again.step) == (2, 4)
 
 
 TWO_DEVICES = """
-import importlib, sys
-import conftest, tensorflow as tf
+import sys, conftest, tensorflow as tf
 (cpu,), device = tf.config.list_physical_devices(), tf.config.LogicalDeviceConfiguration
 tf.config.set_logical_device_configuration(cpu, [device(), device()])
 strategy = tf.distribute.MirroredStrategy()
 with strategy.scope():
-    gan = conftest.make_gan(importlib.import_module(sys.argv[1]))
+    gan = conftest.make_gan(__import__(sys.argv[1]))
     gan.compile(optimizer=None)
 for i, copy in enumerate(gan.seed_generator.state.value.values):
     copy.assign_add([i, 0])  # as in the README
@@ -78,16 +72,15 @@ print(gan.fit(data, shuffle=False, verbose=0).history["d_loss"][0])
 """
 
 
-@pytest.mark.parametrize("name", ["dcgan_grayscale", "shoe_gan"])
-def test_several_devices(name):
+def test_several_devices():
     """Each sees half of a batch and draws z of its own; losses are halved."""
-    command, options = (
-        [sys.executable, "-c", TWO_DEVICES, name],
-        {"cwd": ROOT / "tests"},
-    )
-    ended = subprocess.run(command, capture_output=True, text=True, **options)
-    if name == "shoe_gan":
-        assert "freezing runs on one device only" in ended.stderr
-    else:
-        assert "differ True" in ended.stdout, ended.stderr
-        assert 2 * float(ended.stdout.split()[-1]) == pytest.approx(1.386, rel=0.05)
+    for name in ("dcgan_grayscale", "shoe_gan"):
+        command = [sys.executable, "-c", TWO_DEVICES, name]
+        where = {"cwd": ROOT / "tests", "capture_output": True, "text": True}
+        ended = subprocess.run(command, **where)
+        if name == "shoe_gan":
+            assert "freezing runs on one device only" in ended.stderr
+        else:
+            assert "differ True" in ended.stdout, ended.stderr
+            loss = 2 * float(ended.stdout.split()[-1])
+            assert loss == pytest.approx(2 * np.log(2), rel=0.05)

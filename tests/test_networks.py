@@ -148,18 +148,12 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
         assert (wanted[4:], gan.value_range) == ((201, epochs), (low, 1))
         assert (gan.real_label, gan.freezing) == (label, False)
     parts = np.full((2, 2, 3, 28, 28), 99)  # training and test, pictures and labels
-    for name, epochs in (("mnist", 32), ("fashion_mnist", 18)):
-        monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: parts)
-        gan, wanted = asked(dcgan_grayscale, tmp_path, "--dataset", name)
-        assert wanted == (32, 28, 28, 1, 500, epochs)
-    options = "--img-size 37 50 1 --kernel-size 4 3 --stride 3 2 --depth 2 --seed 7"
-    options += " --increment 5 --dropout 0.1 --input-size 9"
-    options += " --learning-rate 0.003 --d-learning-rate 0.1"
-    gan, wanted = asked(dcgan_general, tmp_path, *options.split())
-    drawn = blocks("Conv {} 4/3, BN 0.9 0.001, Dropout 0.1, LReLU 0.2", 5, 10)
-    assert described(gan)[2] == drawn + "Flatten, Dense 1"
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", lambda: parts)
+    _, wanted = asked(dcgan_grayscale, tmp_path, "--dataset", "fashion_mnist")
+    assert wanted == (32, 28, 28, 1, 500, 18)
+    options = "--depth 2 --increment 5 --learning-rate 0.003 --d-learning-rate 0.1"
+    gan, _ = asked(dcgan_general, tmp_path, "--stride", 3, 2, *options.split())
+    assert [layer.filters for layer in gan.discriminator.layers[:5:4]] == [5, 10]
     assert gan.discriminator.layers[0].strides == (3, 2)
-    assert gan.generator.output_shape[1:] == wanted[1:4] == (37, 50, 1)
     rates = [gan.g_optimizer.learning_rate, gan.d_optimizer.learning_rate]
-    assert np.allclose(rates, [0.003, 0.1]) and gan.latent_dim == 9
-    assert int(gan.seed_generator.state[0]) == 7
+    assert np.allclose(rates, [0.003, 0.1])

@@ -16,17 +16,16 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
 def save(file, color=RED, size=(8, 8), mode="RGB", **options):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, color).save(file, **options)
-    return file.parent
 
 
 def close(pixels, color, tolerance=3):
-    return np.abs(np.subtract(pixels, color, dtype=int)).max() <= tolerance
+    return np.abs(np.subtract(pixels, color, dtype=float)).max() <= tolerance
 
 
 def test_pad_shows_all_and_crop_the_middle(tmp_path):
-    for size in (40, 20), (20, 40), (1, 1), (2000, 80), (80, 2000):
-        folder = save(tmp_path / "x.png", RED, size)
-        image = load_images(folder, (16, 16, 3), background="#0ff")[0]
+    for size in (40, 20), (20, 40), (1, 1), (2000, 80):
+        save(tmp_path / "x.png", RED, size)
+        (image,) = load_images(tmp_path, (16, 16, 3), background="#0ff")
         red, behind = ((image == color).all(2) for color in (RED, CYAN))
         assert red.sum() == max(16, 256 * min(size) // max(size)) == 256 - behind.sum()
         assert red[7:9, 7:9].any()
@@ -36,94 +35,86 @@ def test_pad_shows_all_and_crop_the_middle(tmp_path):
 
 
 def test_modes_and_what_is_transparent_shows_the_background(tmp_path):
-    for i, (kind, mode, color, options) in enumerate([
-        ("png", "LA", (0, 0), {}), ("png", "RGBA", (0, 255, 255, 128), {}),
-        ("png", "L", 0, {"transparency": 0}), ("gif", "P", 0, {"transparency": 0}),
-        ("png", "RGB", RED, {"transparency": RED}), ("jpg", "CMYK", (255, 0, 0, 0), {}),
-        ("webp", "RGBA", (0, 0, 0, 0), {"lossless": True}),
-    ]):  # fmt: skip
-        save(tmp_path / f"{i}é.{kind}", color, (16, 16), mode, **options)
-    ramp = np.linspace(0, 65535, 256).reshape(16, 16)
-    Image.fromarray(ramp.astype("u2")).save(tmp_path / "u2.tif")
-    large = Image.fromarray(np.uint8(ramp / 257).repeat(4, 0).repeat(4, 1))
-    large.save(tmp_path / "z.jpg", quality=100)
-    images = load_images(tmp_path, (16, 16, 3), background="#0ff")
-    assert close(images[:7], CYAN) and len(images) == 9
-    assert close(images[7:], np.arange(256).reshape(16, 16, 1), 2)
+    save(tmp_path / "1.png", (0, 255, 255, 128), mode="RGBA")
+    save(tmp_path / "2.png", (0, 0), mode="LA")
+    save(tmp_path / "3.gif", 0, mode="P", transparency=0)
+    save(tmp_path / "4é.png", RED, transparency=RED)
+    save(tmp_path / "5.jpg", (255, 0, 0, 0), mode="CMYK")
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8)
+    Image.fromarray(ramp.astype("u2")).save(tmp_path / "6.tif")
+    images = load_images(tmp_path, (8, 8, 3), background="#0ff")
+    assert len(images) == 6 and close(images[:5], CYAN)
+    assert close(images[5], ramp[..., np.newaxis] / 257, 1)
 
 
 def test_orientations_also_where_exif_is_broken_elsewhere(tmp_path):
     p, exif = PIXELS[0], Image.Exif()
-    for exif[0x0112], upright in ((1, p), (3, p[::-1, ::-1]), (6, np.rot90(p, -1))):
+    for orientation, upright in ((1, p), (3, p[::-1, ::-1]), (6, np.rot90(p, -1))):
+        exif[0x112] = orientation
         Image.fromarray(p).save(tmp_path / "x.png", exif=exif)
-        assert (load_images(tmp_path, upright.shape) == upright).all()
+        assert close(load_images(tmp_path, upright.shape), upright, 0)
     (tmp_path / "x.png").unlink()
-    for tag, kind, value in [(0x13B, 10, 38), (0x11A, 10, 38), (0x8825, 4, 8)]:
-        tags = sum(sorted([(0x112, 3, 1, 6), (tag, kind, 1, value)]), ())
-        exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIIHHII", *tags)
-        save(
-            tmp_path / "x.jpg", RED, (40, 20), exif=exif + struct.pack("<iii", 0, -1, 0)
-        )
+    for tag, kind, value in ((0x11A, 10, 38), (0x8825, 4, 8)):
+        tags = struct.pack("<HHIIHHII", 0x112, 3, 1, 6, tag, kind, 1, value)
+        exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + tags + struct.pack("<iii", 0, -1, 0)
+        save(tmp_path / "x.jpg", RED, (400, 200), exif=exif)
         images = load_images(tmp_path, (16, 16, 3))
         assert close(images[:, :, [0, 8]], [WHITE, RED])
 
 
 def test_what_is_broken_hidden_or_no_picture_is_left_out(tmp_path, capsys):
-    for name in ("ok.gif", "._x.png", ".trash/x.png", "@eaDir/x.jpg/S.jpg", "#r/x.png",
-                 "$RECYCLE.BIN/x.png", "run/samples/x.png"):  # fmt: skip
-        save(tmp_path / "#in" / name)
     folder = tmp_path / "#in"
-    for name in ("a.txt", "b.TXT", "c.mp4", "d.png", "e.\udcff", "run/checkpoint.npz"):
+    for name in ("ok.png", "._x.png", ".trash/x.png", "@eaDir/x.png", "#r/x.png",
+                 "$RECYCLE.BIN/x.png", "run/samples/x.png"):  # fmt: skip
+        save(folder / name)
+    for name in ("a.txt", "b.TXT", "d.png", "e.\udcff", "run/checkpoint.npz"):
         (folder / name).touch()
     (folder / "bomb.ppm").write_bytes(b"P6 65535 65535 255 ")
+    (folder / "cut.png").write_bytes((folder / "ok.png").read_bytes()[:45])
     (folder / "e.jpg").symlink_to("nowhere")
     Image.new("I", (8, 8)).save(folder / "32_bits.tif")
-    Image.fromarray(PIXELS[0]).resize((99, 99)).save(folder / "ok.png")
-    (folder / "cut.png").write_bytes((folder / "ok.png").read_bytes()[:9000])
-    assert len(load_images(str(folder), SHAPE)) == 2
+    assert len(load_images(str(folder), SHAPE)) == 1
     told = capsys.readouterr().out.split("\n")[1]
-    for part in ("'.txt': 2", "'.mp4': 1", "'.tif': 1", "'.png': 2", "'.ppm': 1",
-                 "'.jpg': 1", "32_bits.tif': ValueError"):  # fmt: skip
+    for part in ("'.txt': 2", "'.tif': 1", "'.png': 2", "'.ppm': 1", "'.jpg': 1",
+                 "32_bits.tif': ValueError"):  # fmt: skip
         assert part in told
     with pytest.raises(SystemExit, match="no pictures in"):
         load_images(folder / "run", SHAPE)
 
 
 def test_arrays_ranges_and_files(tmp_path, capsys):
-    for array, taken, tolerance in [
+    for array, taken, tolerance in (
         (PIXELS / 255, "0 to 1", 0), (PIXELS / 255 * 1.06, "0 to 1", 16),
-        (PIXELS / 127.5 - 1, "-1 to 1", 0), (PIXELS / 120 - 1.06, "-1 to 1", 9),
-        (PIXELS.astype(float), "0 to 255", 0), (PIXELS * 1.02, "0 to 255", 6),
-    ]:  # fmt: skip
+        (PIXELS / 127.5 - 1, "-1 to 1", 0), (PIXELS * 1.02, "0 to 255", 6),
+    ):  # fmt: skip
         assert close(load_images(array, SHAPE), PIXELS, tolerance)
         assert f"taken as {taken}.\n" in capsys.readouterr().out
     masks = np.uint8(PIXELS > 99)
-    assert np.array_equal(load_images(masks, SHAPE), 255 * masks)
-    gray = PIXELS[..., 0]
-    assert np.array_equal(load_images(gray, SHAPE), np.stack(3 * [gray], axis=-1))
+    assert close(load_images(masks, SHAPE), 255 * masks, 0)
+    assert close(load_images(PIXELS[..., 0], SHAPE), PIXELS[..., :1], 0), "gray"
     np.save(tmp_path / "x.npy", PIXELS)
     images = load_images(tmp_path / "x.npy", SHAPE)
-    assert isinstance(images, np.memmap) and np.array_equal(images, PIXELS)
+    assert isinstance(images, np.memmap) and close(images, PIXELS, 0)
     pickled = np.array([{"pickled": True}, None])
     np.savez(tmp_path / "x.npz", meta=pickled, labels=np.zeros(5), images=PIXELS)
-    assert np.array_equal(load_images(tmp_path / "x.npz", SHAPE), PIXELS)
+    assert close(load_images(tmp_path / "x.npz", SHAPE), PIXELS, 0)
 
 
-@pytest.mark.parametrize(("array", "says"), [
-    ((PIXELS / 255 - 0.5) / 0.25, "-2 to 2: scale"), (PIXELS * 257.0, "scale"),
-    (np.where(PIXELS > 9, np.nan, 0), "nan"), (PIXELS[0], r"\(8, 6, 3\)"),
-    (PIXELS.transpose(0, 3, 1, 2), "not"), (PIXELS.reshape(5, -1), "not"),
-    (np.tile(PIXELS[0], 9), "not"), (PIXELS[:0], "not"), (np.array(None), "obj|pick"),
-])  # fmt: skip
-def test_what_are_no_pictures_is_refused_in_one_line(array, says, tmp_path):
-    np.save(tmp_path / "x.npy", array)
-    for source in (array, tmp_path / "x.npy"):
-        with pytest.raises(SystemExit, match=says) as end:
-            load_images(source, SHAPE)
-        assert "\n" not in end.value.code
-    (tmp_path / "x.npy").write_bytes(b"PK\3\4")
+def test_what_are_no_pictures_is_refused_in_one_line(tmp_path):
+    file = tmp_path / "x.npy"
+    for array, says in (
+        (PIXELS / 64 - 2, "-2 to 1.98438: scale"), (PIXELS[0], r"\(8, 6, 3\)"),
+        (np.where(PIXELS > 9, np.nan, 0), "nan"), (PIXELS[:0], "not"),
+        (PIXELS.transpose(0, 3, 1, 2), "not"), (np.array(None), "obj|pick"),
+    ):  # fmt: skip
+        np.save(file, array)
+        for source in (array, file):
+            with pytest.raises(SystemExit, match=says) as end:
+                load_images(source, SHAPE)
+            assert "\n" not in end.value.code
+    file.write_bytes(b"PK\3\4")
     with pytest.raises(SystemExit, match="neither a folder nor"):
-        load_images(tmp_path / "x.npy", SHAPE)
+        load_images(file, SHAPE)
 
 
 def test_batches_are_shuffled_passes_from_any_step_on(capsys):

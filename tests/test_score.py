@@ -1,12 +1,10 @@
-"""The score: against the paper's definition in double precision."""
+"""The score, against the paper's definition; and that a training improves it."""
 
-import re
-
+import keras
 import numpy as np
 import pytest
 
 import dcgan_general
-import keras
 import score
 import utils
 
@@ -15,11 +13,6 @@ import utils
 def fewer(monkeypatch):
     monkeypatch.setattr(score, "DIRECTIONS", 128)
     monkeypatch.setattr(score, "PATCHES", 64)
-
-
-def toy_images(count, side, first=0):
-    toys = np.stack([utils.draw_toy(first + i) for i in range(count)])
-    return utils.load_images(toys, (side, side, 3))
 
 
 def distance(first, second, seed=0):
@@ -49,22 +42,20 @@ def test_the_distance_is_that_of_the_paper():
 
 
 def test_from_the_command_line(trained, capsys):
-    """Before training the generator is its own ceiling."""
+    """A generator of two steps is no better than before."""
     score.main([str(trained), "--pictures", "64"])
-    text = capsys.readouterr().out
-    rows = re.findall(
-        r"(?m)^(generated|real, other half|before training) .* (.+)$", text
-    )
-    generated, real, before = (float(value) for _, value in rows)
+    lines = capsys.readouterr().out.split("\n")
+    rows = [line for line in lines if line.startswith(("gene", "real,", "before"))]
+    generated, real, before = (float(row.split()[-1]) for row in rows)
     assert 0 < real < 0.5 * generated
     assert generated == pytest.approx(before, rel=0.2)
-    assert "fewer than half are near copies" in text and "no collapse seen" in text
+    assert "fewer than half are near copies" in lines[-3]
 
 
 def test_a_short_training_learns():
     """A missing update of either network, swapped labels, or a generator that trains in
     inference mode keep the score above 0.6 of that before the training."""
-    toys = toy_images(600, 16)
+    toys = utils.load_images(None, (16, 16, 3))[:600]
     gan = dcgan_general.DCGAN(
         img_size=(16, 16, 3), depth=2, input_size=32, dropout=0.0,
         optimizer=keras.optimizers.Adam(2e-3, beta_1=0.5), d_learning_rate=5e-4,
