@@ -125,8 +125,8 @@ class ShoeGAN(keras.Model):
         self.value_range = settings["value_range"]  # [K1] G's tanh is from -1 to 1
         self.real_label = settings["real_label"]
         self.freezing = settings["freezing"]
-        if self.freezing and tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError("freezing runs on one device only: try experiment 3")
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # tf.cond() below
+            raise ValueError("freezing runs on one device only")
         self.generator = build_generator()
         self.discriminator = build_discriminator()
         self.g_optimizer = keras.optimizers.Adam(**ADAM)
@@ -180,13 +180,11 @@ class ShoeGAN(keras.Model):
             gradients = d_tape.gradient(d_loss, d_variables)
             self.d_optimizer.apply(self.decayed(gradients, d_variables), d_variables)
 
-        if self.freezing:
-            # D is not updated while loss D < 0.7 · loss G, both being means over the
-            # epoch so far. At an epoch's first step both are 0, and D is updated.
-            d_mean, g_mean = self.trackers[0].result(), self.trackers[1].result()
-            tf.cond(d_mean < FREEZE_RATIO * g_mean, lambda: None, update_d)
-        else:
-            update_d()
+        # D is not updated while loss D < 0.7 · loss G, both being means over the epoch
+        # so far. At an epoch's first step both are 0, and D is updated.
+        d_mean, g_mean = self.trackers[0].result(), self.trackers[1].result()
+        frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
+        tf.cond(frozen, lambda: None, update_d)
 
         # 2. G: maximize log D(G(z)), softened likewise, for the same fakes, latest D.
         with g_tape:
