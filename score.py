@@ -8,19 +8,17 @@ played. This compares pictures, without any pretrained network:
 
 Sliced Wasserstein distance (Karras et al. 2018, arxiv.org/abs/1710.10196, sec. 5): each
 picture is taken apart into a Laplacian pyramid; from each of its levels come patches of
-7×7 pixels at random places, each colour normalized over the whole set. The distance
+7×7 pixels at random places, each color normalized over the whole set. The distance
 between two sets of patches is the mean over random directions of the distance along
 each, found by sorting. The finest level shows sharp detail and noise, the coarsest
 large shapes. Shown times 1000, as in the paper; smaller is better.
 
-A distance means little alone, so two others stand beside it: between two halves of the
-real pictures (no generator can be expected to do better), and from a generator of the
-same architecture before any training. Values depend on the number of pictures: compare
-only those of equally many.
+Two others stand beside it: between two halves of the real pictures (no generator can be
+expected to do better), and from a generator of the same architecture before training.
+Values depend on the number of pictures: compare only those of equally many.
 
-Copies and collapse: a generator may repeat its training pictures, or one picture. So it
-also shows how far generated pictures, and real ones, are from the nearest real one and
-from each other.
+Copies and collapse: a generator may repeat its training pictures, or one picture. So
+it also shows how far pictures are from the nearest real one, and from each other.
 
 Differences from the paper: it takes 16,384 pictures, here --pictures, or half of the
 real ones if those are fewer; its pyramid ends at 16×16, here at the last level that
@@ -84,7 +82,7 @@ def cut(level, rng) -> np.ndarray:
 def patches(images, seed) -> list[np.ndarray]:
     """Patches of each level of pictures (N, H, W, C): (N * PATCHES, C * PATCH * PATCH).
 
-    Each colour has mean 0 and standard deviation 1 over all of them.
+    Each color has mean 0 and standard deviation 1 over all of them.
     """
     parts = []
     for start in range(0, len(images), 64):  # whole pyramids take much memory
@@ -164,6 +162,9 @@ def main(argv=None):
 
     generator, settings = load_run(args.run)
     shape = generator.output_shape[1:]
+    settings = {"fit": "pad", "background": (255, 255, 255)} | settings
+    if not args.images and "images" not in settings:
+        sys.exit("error: this run does not tell its pictures: name them with --images")
     source, dataset = args.images or settings["images"], settings.get("dataset", "toys")
     if source is None and dataset != "toys":
         from dcgan_grayscale import load_dataset
