@@ -2,9 +2,9 @@
 
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -18,13 +18,11 @@ import utils  # noqa: E402, F401  (before Keras, which it sets up)
 import keras  # noqa: E402
 
 QUICK = {  # the scripts, with options for a step in less than a second
-    "dcgan_pokemon": ["--fakes", 5],
-    "dcgan_grayscale": ["--img-size", 12, 16],
-    "shoe_gan": [],
-    "dcgan_general": ["--img-size", 37, 50, 3, "--depth", 2],
+    "dcgan_pokemon": ["--fakes", 5], "dcgan_grayscale": ["--img-size", 12, 16],
+    "shoe_gan": [], "dcgan_general": ["--img-size", 37, 50, 3, "--depth", 2],
     "dcgan256": ["--batch-size", 1],
-}
-TINY = ["--img-size", 8, 8, 3, "--depth", 1, "--increment", 2]  # of dcgan_general
+}  # fmt: skip
+TINY = ["dcgan_general", "--img-size", 8, 8, 3, "--depth", 1, "--increment", 2]
 LENGTH = ["--epochs", 1, "--steps-per-epoch", 2, "--batch-size", 4]
 
 
@@ -36,33 +34,24 @@ def seed_and_precision():
 
 @pytest.fixture(params=QUICK)
 def script(request):
-    """Each of the five scripts, imported."""
     return importlib.import_module(request.param)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A folder of eleven different pictures of several sizes and kinds."""
-    (tmp_path / "pictures" / "below").mkdir(parents=True)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for i in range(11):
         picture = Image.new("RGB", (40 + 5 * i, 60 - 3 * i), (20 * i, 255 - 20 * i, 90))
-        name = f"Picture {i}.{['jpg', 'PNG', 'webp', 'bmp'][i % 4]}"
-        picture.save(tmp_path / "pictures" / ["", "below"][i % 2] / name)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """The folder of two steps of dcgan_general on toys, from uniform z and seed 3."""
-    out = tmp_path_factory.mktemp("trained") / "run"
-    call("dcgan_general", *TINY, "--img-size", 28, 28, 1, "--seed", 3, "--out", out)
-    return out
+        picture.save(folder / f"Picture {i}.{['jpg', 'PNG', 'webp', 'bmp'][i % 4]}")
+    return folder
 
 
 def make_gan(script, **options):
     """The script's model, with its default settings."""
-    models = [value for value in vars(script).values() if isinstance(value, type)]
-    (model,) = [value for value in models if issubclass(value, keras.Model)]
+    models = keras.Model.__subclasses__()
+    (model,) = [model for model in models if model.__module__ == script.__name__]
     return model(**options)
 
 
@@ -71,11 +60,10 @@ def call(name, *options):
     return importlib.import_module(name).main([*LENGTH, *options])
 
 
-def start(script, *options, **settings):
+def start(script, *options, cwd=ROOT, stdin=None):
     """The same as a process, as users start it."""
     command = [sys.executable, *map(str, [script, *LENGTH, *options])]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes, **settings)
+    return Popen(command, cwd=cwd, stdin=stdin, stdout=PIPE, stderr=PIPE, text=True)
 
 
 def pictures_for(gan, n=2):

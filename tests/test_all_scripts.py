@@ -43,8 +43,7 @@ def test_two_steps_in_an_empty_folder(name, folder, tmp_path):
     assert np.abs(np.int16(corner) - np.int16(picture)).max() <= 1
 
 
-def test_pasted_whole(folder, tmp_path):
-    """As into a notebook cell: there is no file of the script."""
+def test_pasted_whole_as_into_a_notebook(folder, tmp_path):
     shutil.copy(ROOT / "utils.py", tmp_path)
     process = start("-", "--images", "pictures", cwd=tmp_path, stdin=subprocess.PIPE)
     _, errors = process.communicate((ROOT / "shoe_gan.py").read_text("utf-8"))
