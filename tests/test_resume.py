@@ -38,13 +38,21 @@ def refusal(*command):
     return end.value.code
 
 
+def run(name, *options):
+    start(f"{name}.py", *options).communicate()
+
+
 @pytest.mark.parametrize("name", QUICK)
-def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
+def test_killed_at_any_moment_and_resumed(name, folder, tmp_path, monkeypatch):
     """With KILLS=5 five times; every second time in the middle of writing its files."""
     kills = int(os.environ.get("KILLS", 1))
     options = ["--images", folder, *QUICK[name], "--epochs", kills + 2]
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    call(name, *options, "--out", whole)
+    train = call
+    if name == "dcgan256":  # where oneDNN does not always repeat a step exactly
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+        train = run
+    train(name, *options, "--out", whole)
     for i in range(kills):
         process = start(f"{name}.py", *options, "--out", out)
         wait_for(f"samples/step_{2 * (i + 1):07}.png", out, process)
@@ -52,7 +60,7 @@ def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
             wait_for(".*/checkpoint.npz", out, process)
         process.kill()
         process.communicate()
-    call(name, *options, "--out", out)
+    train(name, *options, "--out", out)
     assert_same_run(whole, out)
 
 
