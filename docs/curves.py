@@ -2,12 +2,11 @@
 
     python docs/curves.py
 
-Needs matplotlib. Dots are the source's means over an epoch of 201 steps, lines ours
-over six epochs of 33, from docs/losses; both are drawn at the step where these end.
+Needs matplotlib. Dots are the source's means over an epoch of 201 steps, lines ours,
+from docs/losses; both are drawn at the step where the epoch ends.
 Writes docs/shoe_gan_four_experiments.png.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,11 @@ DOCS = Path(__file__).parent
 LABELS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
 
 
-def running_means(experiment):
-    """Steps, and D_loss and G_loss as means over the six epochs up to there."""
-    with open(DOCS / f"losses/shoe_gan_{experiment}.csv", newline="") as file:
-        last = {row["epoch"]: row for row in csv.DictReader(file)}.values()
-    rows = [[float(row[k]) for k in ("step", "d_loss", "g_loss")] for row in last]
-    steps, *losses = np.transpose(rows)
-    return steps[5:], *(np.convolve(loss, np.ones(6) / 6, "valid") for loss in losses)
+def losses(experiment):
+    """Steps, and D_loss and G_loss as means over the epoch up to there."""
+    file = DOCS / f"losses/shoe_gan_{experiment}.csv"
+    rows = np.genfromtxt(file, delimiter=",", names=True)
+    return rows["step"], rows["d_loss"], rows["g_loss"]
 
 
 def main():
@@ -46,7 +43,7 @@ def main():
     panels = figure.subplots(1, 3)
     for (i, published), label in zip(PUBLISHED.items(), LABELS):
         theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
-        for columns, style in ((running_means(i), "-"), (np.transpose(theirs), "o")):
+        for columns, style in ((losses(i), "-"), (np.transpose(theirs), "o")):
             steps, d_loss, g_loss = columns
             for axes, values in zip(panels, (d_loss, g_loss, d_loss / g_loss)):
                 axes.plot(steps, values, style, color=f"C{i - 1}", markersize=4,
