@@ -6,8 +6,8 @@ arxiv.org/abs/1610.04490 (instance noise).
 Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels
 (only their code is published), padded to 256×256 with their background.
 
-    python dcgan256.py --images ./images    # 500,000 steps, a week on two cores
-    python dcgan256.py --images ./shoes --epochs 20 --fast    # shoes on white, 2 h
+    python dcgan256.py --images ./images    # 500,000 steps, 3 to 7 days on two cores
+    python dcgan256.py --images ./shoes --epochs 20 --fast    # shoes on white, 1 to 2 h
 
 Four things set the source apart from GAN256: 4×4 kernels, not 3×3, in G's first two
 Conv2D; 256 filters, not 512, in G's first layer; flipped labels (real is 0, generated
@@ -189,7 +189,7 @@ class DCGAN256(keras.Model):
             fake = self.generator(z, training=True)
             g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(self.soft_labels(2 * n, REAL_LABEL), g_logits)
-        # [D3] D stays as it is.
+        # [D3] D's weights stay.
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 
         # 3. Bookkeeping; d_real and d_fake are probabilities of "real": hence the minus

@@ -12,12 +12,13 @@ depth 6, for 1k. By its README these runs had one rate for both networks:
     python dcgan_general.py --images ./faces --img-size 200 180 3 --depth 6 \
         --learning-rate 8e-4 --d-learning-rate 8e-4 --out runs/faces_6
 
-An epoch is 300 steps; 1,600 of them are 8,000 passes over the 1,900 pictures of the
-sea. What the source counts as an epoch is unknown. Its pictures are of other versions
-than its code, which this follows: it cannot build 200×180, and labels of 1 and 0 cannot
-give D's published loss, never below 0.19 (soft ones can). Its main.py has depth 4,
-batches of 64 and 500 epochs. At stride 2, kernels of 3 overlap unevenly: here and there
-pictures show a grid. Deviations [D1] ... and oddities kept [K1] ... are at the end.
+An epoch is 300 steps; 1,600 of them are 8,000 passes over 1,900 pictures. What those
+"8k" counted is unknown; in the source's code an epoch is one pass. Pictures of the sea
+and faces are of other versions than that code, which this follows: it cannot build
+200×180, and labels of 1 and 0 cannot give D's published loss, never below 0.19 (soft
+ones can). Its main.py names forests, depth 4, batches of 64 and 500 epochs. At stride 2
+kernels of 3 overlap unevenly: pictures show a grid, as do the source's. Deviations [D1]
+... and oddities kept [K1] ... are at the end.
 """
 
 # %% Imports and settings
@@ -38,7 +39,7 @@ BATCH_SIZE = 32
 STEPS_PER_EPOCH = 300
 EPOCHS = 1_600  # 480,000 steps
 LEARNING_RATE = 2e-4  # of G; DCGAN sec. 4
-D_LEARNING_RATE = 5e-5  # [K3] 2e-4 in the published runs
+D_LEARNING_RATE = 5e-5  # [K2] 2e-4 in the published runs
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 BN_MOMENTUM = 0.9
@@ -115,7 +116,7 @@ def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment
 class DCGAN(keras.Model):
     """G and D and one step of their game: D on real, D on fakes, then G on the same z.
 
-    The source's parameters, plus d_learning_rate and seed; optimizer is G's.
+    Of the source's parameters all but save_path and batch_size; optimizer is G's.
     """
 
     latent = "uniform"
@@ -180,11 +181,11 @@ class DCGAN(keras.Model):
         d_loss_real, real_logits = self.update_d(real, 1.0)
         d_loss_fake, fake_logits = self.update_d(fake, 0.0)
 
-        # 2. G: maximize log D(G(z)), for [K2] the same z and the updated D.
+        # 2. G: maximize log D(G(z)), for the same z and the updated D.
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
             fake = self.generator(z, training=True)
-            g_logits = self.discriminator(fake, training=True)  # [K4] though frozen
+            g_logits = self.discriminator(fake, training=True)  # [K3] though frozen
             g_loss = self.bce(tf.ones_like(g_logits), g_logits)
         self.g_optimizer.apply(tape.gradient(g_loss, g_variables), g_variables)
 
@@ -264,7 +265,6 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] In D's step G runs in inference mode (moving averages, no dropout).
-# - [K2] G is trained on the same z, from which D's fakes have just come.
-# - [K3] D's learning rate is a quarter of G's, 5e-5, as in the code. The source's
+# - [K2] D's learning rate is a quarter of G's, 5e-5, as in the code. The source's
 #   README names 2e-4 for both, and says that some other ratio is often used.
-# - [K4] In G's step D, though frozen, uses batch statistics and dropout.
+# - [K3] In G's step D, though frozen, uses batch statistics and dropout.

@@ -205,13 +205,12 @@ if __name__ == "__main__":
 # Deviations, or assumptions where the source is silent (README.md names those that
 # all scripts share):
 #
-# - [D1] In D's step G runs in inference mode, z is standard normal, and D has two
-#   updates, on real pictures and on fakes. The source's loop is not published; so it is
-#   in the notebook that its README cites (reference 3) and in most code of that kind.
-# - [D2] Pictures are scaled to [-1, 1], the range of tanh. Those of other proportions
-#   are padded, and height and width may differ.
+# - [D1] In D's step G runs in inference mode, and D has two updates, on real pictures
+#   and on fakes. The source's loop is not published; so it is in the notebook that its
+#   README cites (reference 3) and in most code of that kind.
+# - [D2] z is standard normal. Pictures are scaled to [-1, 1], the range of tanh. Those
+#   of other proportions are padded, and height and width may differ.
 # - [D3] Batches come from shuffled passes; the source says only "sampled".
-# - [D4] A grid every 500 steps; 16,000 steps for pictures of your own.
 #
 # Oddities kept:
 #

@@ -10,8 +10,8 @@ Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
 
 An epoch is 200 steps, at whose end comes a grid of samples. The source's is one pass
 over its pictures, 819 steps of one real picture each. Where its code and its README
-disagree, this follows the code. Deviations [D1] ... and oddities that were kept [K1]
-... are listed at the end.
+disagree, this follows the code, but for [D1] and [D2]. Deviations [D1] ... and oddities
+that were kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
@@ -26,7 +26,7 @@ LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 64  # real pictures a step [D1] the source: 1
 FAKES = 64  # generated pictures a step
 STEPS_PER_EPOCH = 200
-EPOCHS = 650  # 130,000 steps: 10,000 passes over 819 pictures
+EPOCHS = 650  # 130,000 steps, about 10,000 passes over 819 pictures
 LEARNING_RATE = 2e-4  # DCGAN sec. 4
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
 LEAKY_SLOPE = 0.3  # [K1] the source's README says 0.01
@@ -63,7 +63,7 @@ def build_discriminator():
         layers.Conv2D(64, 5, 1, "same"),  # (B, 64, 64, 64)
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Dropout(DROPOUT),
-        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128) [K2] no activation
+        layers.Conv2D(128, 5, 2, "same"),  # (B, 32, 32, 128) no activation
         layers.Flatten(),  # (B, 131072)
         layers.Dense(1, dtype="float32"),  # (B, 1)
     ]
@@ -83,7 +83,7 @@ class PokemonGAN(keras.Model):
         self.fakes = fakes
         self.generator = build_generator()
         self.discriminator = build_discriminator()
-        # [K3] One Adam for both networks, so it counts two updates a step.
+        # [K2] One Adam for both networks, so it counts two updates a step.
         adam = keras.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1)
         networks = self.generator, self.discriminator
         adam.build([w for network in networks for w in network.trainable_variables])
@@ -165,10 +165,10 @@ if __name__ == "__main__":
 # %% [markdown]
 # Deviations from the source (README.md names those that all scripts share):
 #
-# - [D1] A step shows D 64 shuffled real pictures; the source's code shows it one, in
-#   file order, against 64 fakes, and its README speaks of batches of 16. So 10,000
-#   passes are 130,000 steps here and 8.19 million there: compare runs by steps, or give
-#   `--batch-size 1` for the source's proportion. It draws a grid every 100 passes.
+# - [D1] A step shows D 64 shuffled real pictures; the source shows it one, in file
+#   order, against 64 fakes. So 10,000 passes are 130,000 steps here and 8.19 million
+#   there: compare runs by steps, or give `--batch-size 1 --epochs 40950` for the
+#   source's proportion and length. It draws a grid every 100 passes.
 # - [D2] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
 # - [D3] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 4 to
@@ -180,6 +180,5 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] LeakyReLU slope 0.3, Keras' default; the source's README says 0.01.
-# - [K2] No activation after D's second convolution.
-# - [K3] Both networks share one Adam, as in the source. As its bias correction depends
+# - [K2] Both networks share one Adam, as in the source. As its bias correction depends
 #   on the count of updates, the rate is up to 1.41 times that of two (near step 10).

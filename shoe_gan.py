@@ -25,7 +25,7 @@ from keras import layers
 IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 64
-STEPS_PER_EPOCH = 201  # 12,856 sneakers in batches of 64
+STEPS_PER_EPOCH = 201  # 12,856 sneakers in batches of 64, the last of 56
 # DCGAN sec. 4: with Adam's usual beta_1 of 0.9 training oscillates; PyTorch's epsilon.
 ADAM = {"learning_rate": 2e-4, "beta_1": 0.5, "epsilon": 1e-8}
 WEIGHT_DECAY = 1e-4  # [K3] of all parameters
@@ -235,7 +235,6 @@ if __name__ == "__main__":
 # - [D1] Grids show the same z every time, in inference mode, at their true contrast.
 #   The source draws new z in training mode, and stretches the contrast.
 # - [D2] Pictures are shrunk and then padded with white; the source pads first.
-# - [D3] All batches are of 64; the last one of the source's epoch has 56 pictures.
 #
 # Oddities kept:
 #

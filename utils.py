@@ -182,7 +182,8 @@ def batches(images, batch_size, seed=0, start=0) -> tf.data.Dataset:
         while True:
             yield images[list(itertools.islice(order, batch_size))]
 
-    signature = tf.TensorSpec((batch_size, *images.shape[1:]), tf.uint8)
+    # None: for batches of a fixed size TensorFlow may add gradients up in any order.
+    signature = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
     return tf.data.Dataset.from_generator(stream, output_signature=signature)
 
 

@@ -112,4 +112,5 @@ def test_batches_are_shuffled_passes_from_any_step_on(capsys):
     assert (np.sort(passes) == images).all() and not np.array_equal(*passes)
     assert np.array_equal(next(iter(batches(images, 4, seed=1, start=3))), stream[3])
     assert next(iter(batches(images[:1], 64))).shape == (64,)
+    assert batches(images, 4).element_spec.shape == (None,), "else steps may not repeat"
     assert "10 pictures are few" in capsys.readouterr().out

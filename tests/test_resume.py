@@ -38,8 +38,7 @@ def refusal(*command):
     return end.value.code
 
 
-# dcgan256 does not always repeat a step to the last bit on CPUs, resumed or not.
-@pytest.mark.parametrize("name", [name for name in QUICK if name != "dcgan256"])
+@pytest.mark.parametrize("name", QUICK)
 def test_killed_at_any_moment_and_resumed(name, folder, tmp_path):
     """With KILLS=5 five times; every second time in the middle of writing its files."""
     kills = int(os.environ.get("KILLS", 1))
