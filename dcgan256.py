@@ -18,7 +18,7 @@ oddities that were kept [K1] ... are listed at the end.
 # %% Imports and settings
 from utils import Options, Run, batches, load_images
 
-import keras  # after utils, which sets it up
+import keras  # after utils, which selects TensorFlow
 import tensorflow as tf
 from keras import layers
 
@@ -75,7 +75,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 256, 256, 3) to logits (B, 1), generated if > 0."""
+    """Pictures (B, 256, 256, 3) to logits (B, 1): D(x) = sigmoid(logit)."""
     network = [
         keras.Input(IMAGE_SHAPE),
         layers.GaussianNoise(INSTANCE_NOISE),
@@ -126,7 +126,7 @@ def adam(updates_per_step):
 
 
 class DCGAN256(keras.Model):
-    """G and D and one step of their game: D on real, D on fakes, then G on fresh z."""
+    """Generator G, discriminator D; a step: D on real, D on fakes, G on fresh z."""
 
     latent_dim, latent = LATENT_DIM, "uniform"
     value_range = (0, 1)  # of the generator's pictures
@@ -144,7 +144,7 @@ class DCGAN256(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # both networks are; else fit() would call the model
+        self.built = True  # or fit() would build it, on pictures in place of z
 
     def call(self, z, training=False):
         return self.generator(z, training=training)
@@ -170,7 +170,7 @@ class DCGAN256(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not from 0 to 255"])
         images = tf.concat([images, tf.reverse(images, [2])], 0)  # and mirror images
         real = tf.cast(images, tf.float32) / 255  # [D1] but no neighbors in the list
         n = tf.shape(real)[0]
@@ -212,7 +212,7 @@ def main(argv=None):
         from fast import accelerate
 
         accelerate(gan)
-    gan.compile(optimizer=None)  # G and D have their own
+    gan.compile(optimizer=None)  # not RMSprop: G and D have their own
     run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
     gan.fit(
         batches(images, args.batch_size, args.seed, start=run.step),

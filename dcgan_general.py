@@ -24,7 +24,7 @@ kernels of 3 overlap unevenly: pictures show a grid, as do the source's. Deviati
 # %% Imports and settings
 from utils import Options, Run, batches, load_images, positive
 
-import keras  # after utils, which sets it up
+import keras  # after utils, which selects TensorFlow
 import tensorflow as tf
 from keras import layers
 
@@ -95,7 +95,7 @@ def build_generator(
 
 # %% Discriminator
 def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment):
-    """Pictures (B, *img_size) in [-1, 1] to logits (B, 1), real if > 0."""
+    """Pictures (B, *img_size) in [-1, 1] to logits (B, 1): D(x) = sigmoid(logit)."""
     network = [keras.Input(img_size)]
     for i in range(depth):  # (B, 75, 75, 32), (B, 38, 38, 64), (B, 19, 19, 96)
         filters = increment * (i + 1)
@@ -114,7 +114,7 @@ def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment
 
 # %% The adversarial game
 class DCGAN(keras.Model):
-    """G and D and one step of their game: D on real, D on fakes, then G on the same z.
+    """Generator G, discriminator D; a step: D on real, D on fakes, G on the same z.
 
     Of the source's parameters all but save_path and batch_size; optimizer is G's.
     """
@@ -150,7 +150,7 @@ class DCGAN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # both networks are; else fit() would call the model
+        self.built = True  # or fit() would build it, on pictures in place of z
 
     def call(self, z, training=False):
         return self.generator(z, training=training)
@@ -172,7 +172,7 @@ class DCGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not from 0 to 255"])
         real = tf.cast(images, tf.float32) / 127.5 - 1  # [D3] the source: 0 to 255
         z = self.sample_z(tf.shape(real)[0], self.seed_generator)
 
@@ -227,7 +227,7 @@ def main(argv=None):
         from fast import accelerate
 
         accelerate(gan)
-    gan.compile(optimizer=None)  # G and D have their own
+    gan.compile(optimizer=None)  # not RMSprop: G and D have their own
     run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
     gan.fit(
         batches(images, args.batch_size, args.seed, start=run.step),

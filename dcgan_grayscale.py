@@ -4,7 +4,7 @@ Source: github.com/sliao-mi-luku/DCGAN-grayscale-MNIST-Fashion-MNIST-Food-101.
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Szegedy et al. 2015,
 arxiv.org/abs/1512.00567 (label smoothing).
 Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures,
-made gray; the source also used Food-101 and cursive calligraphy.
+made gray; the source also lists Food-101 and Chinese calligraphy, but no KMNIST.
 
     python dcgan_grayscale.py    # MNIST, 16,000 steps
     python dcgan_grayscale.py --dataset fashion_mnist --out runs/fashion  # 9,000 steps
@@ -12,14 +12,14 @@ made gray; the source also used Food-101 and cursive calligraphy.
 
 The source is a README with the networks and settings, and shows no training loop. One
 of its "episodes" is one step here: D on 32 real pictures, D on 32 fakes, then G on 32
-new z. An epoch is 500 steps. Deviations, or assumptions where the source is silent,
-[D1] ... and oddities that were kept [K1] ... are listed at the end.
+new z. An epoch is 500 steps, no full pass. Deviations, or assumptions where the source
+is silent, [D1] ... and oddities that were kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
 from utils import Options, Run, batches, load_images, positive
 
-import keras  # after utils, which sets it up
+import keras  # after utils, which selects TensorFlow
 import numpy as np
 import tensorflow as tf
 from keras import layers
@@ -68,7 +68,7 @@ def build_generator(height=28, width=28):
 
 # %% Discriminator
 def build_discriminator(height=28, width=28):
-    """Pictures (B, height, width, 1) in [-1, 1] to logits (B, 1), real if > 0."""
+    """Pictures (B, height, width, 1) to logits (B, 1): D(x) = sigmoid(logit)."""
     network = [
         keras.Input((height, width, 1)),
         layers.Conv2D(
@@ -79,15 +79,15 @@ def build_discriminator(height=28, width=28):
         layers.LeakyReLU(LEAKY_SLOPE),
         layers.Conv2D(256, 4, 2, "same", kernel_initializer=normal()),  # (B, 4, 4, 256)
         layers.LeakyReLU(LEAKY_SLOPE),
-        layers.Flatten(),  # (B, 4096)
-        layers.Dense(1, dtype="float32"),  # (B, 1) with Keras' own initializer
+        layers.Flatten(),  # (B, 4096), as 7 / 2 is rounded up
+        layers.Dense(1, dtype="float32"),  # (B, 1) Keras' initializer, as in the source
     ]
     return keras.Sequential(network, name="discriminator")
 
 
 # %% The adversarial game
 class GrayscaleGAN(keras.Model):
-    """G and D and one step of their game: D on real, D on fakes, then G on fresh z."""
+    """Generator G, discriminator D; a step: D on real, D on fakes, G on fresh z."""
 
     latent_dim, latent = LATENT_DIM, "normal"
     value_range = (-1, 1)  # of the generator's pictures
@@ -107,7 +107,7 @@ class GrayscaleGAN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # both networks are; else fit() would call the model
+        self.built = True  # or fit() would build it, on pictures in place of z
 
     def call(self, z, training=False):
         return self.generator(z, training=training)
@@ -129,18 +129,18 @@ class GrayscaleGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not from 0 to 255"])
         real = tf.cast(images, tf.float32) / 127.5 - 1
         n = tf.shape(real)[0]
 
-        # 1. D: maximize log D(x) in one update, then log(1 - D(G(z))) in another, with
-        # 0.95 for 1 and 0.05 for 0.
+        # 1. D: maximize log D(x) in one update, then log(1 - D(G(z))) in another: here,
+        # minimize the cross-entropy to labels 1 and 0, smoothed to 0.95 and 0.05.
         d_loss_real, real_logits = self.update_d(real, 1.0)
         z = self.sample_z(n, self.seed_generator)
         fake = self.generator(z, training=False)  # [D1] as in predict()
         d_loss_fake, fake_logits = self.update_d(fake, 0.0)
 
-        # 2. G: maximize log D(G(z)), smoothed as well, for fresh z and the updated D.
+        # 2. G: maximize log D(G(z)), label 0.95, for fresh z and the updated D.
         z = self.sample_z(n, self.seed_generator)
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
@@ -164,7 +164,7 @@ def load_dataset(name):
         if name == "kmnist":
             return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
         return getattr(keras.datasets, name).load_data()[0][0]
-    except Exception as error:  # no network, or a file that broke off
+    except Exception as error:  # no network, or a broken download
         hint = f"delete {name} in ~/.keras/datasets and try again, or --dataset toys"
         raise SystemExit(f"error: no {name} ({error}): {hint}") from None
 
@@ -184,7 +184,7 @@ def main(argv=None):
     images = load_images(source, (*args.img_size, 1), args.fit, args.background)
 
     gan = GrayscaleGAN(*args.img_size, args.seed)
-    gan.compile(optimizer=None)  # G and D have their own
+    gan.compile(optimizer=None)  # not RMSprop: G and D have their own
     run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
     gan.fit(
         batches(images, args.batch_size, args.seed, start=run.step),
@@ -206,8 +206,8 @@ if __name__ == "__main__":
 # all scripts share):
 #
 # - [D1] In D's step G runs in inference mode, and D has two updates, on real pictures
-#   and on fakes. The source's loop is not published; so it is in the notebook that its
-#   README cites (reference 3) and in most code of that kind.
+#   and on fakes. The source's loop is not published; the notebook that its README cites
+#   (reference 3) does it this way, as does most such code.
 # - [D2] z is standard normal. Pictures are scaled to [-1, 1], the range of tanh. Those
 #   of other proportions are padded, and height and width may differ.
 # - [D3] Batches come from shuffled passes; the source says only "sampled".

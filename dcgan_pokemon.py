@@ -17,7 +17,7 @@ that were kept [K1] ... are listed at the end.
 # %% Imports and settings
 from utils import Options, Run, batches, load_images, positive
 
-import keras  # after utils, which sets it up
+import keras  # after utils, which selects TensorFlow
 import tensorflow as tf
 from keras import layers
 
@@ -57,7 +57,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1), real if > 0."""
+    """Pictures (B, 64, 64, 3) in [-1, 1] to logits (B, 1): D(x) = sigmoid(logit)."""
     network = [
         keras.Input(IMAGE_SHAPE),
         layers.Conv2D(64, 5, 1, "same"),  # (B, 64, 64, 64)
@@ -72,7 +72,7 @@ def build_discriminator():
 
 # %% The adversarial game
 class PokemonGAN(keras.Model):
-    """G and D and one step of their game: both updated simultaneously."""
+    """Generator G, discriminator D; a step updates both simultaneously."""
 
     latent_dim, latent = LATENT_DIM, "normal"
     value_range = (-1, 1)  # of the generator's pictures
@@ -92,7 +92,7 @@ class PokemonGAN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = "d_loss", "g_loss", "d_real", "d_fake"  # means over the epoch so far
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # both networks are; else fit() would call the model
+        self.built = True  # or fit() would build it, on pictures in place of z
 
     def call(self, z, training=False):
         return self.generator(z, training=training)
@@ -105,7 +105,7 @@ class PokemonGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not from 0 to 255"])
         real = tf.cast(images, tf.float32) / 127.5 - 1
         z = self.sample_z(self.fakes, self.seed_generator)
 
@@ -145,7 +145,7 @@ def main(argv=None):
     images = load_images(args.images, IMAGE_SHAPE, args.fit, args.background)
 
     gan = PokemonGAN(args.fakes, args.seed)
-    gan.compile(optimizer=None)  # G and D have their own
+    gan.compile(optimizer=None)  # not RMSprop: G and D have their own
     run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
     gan.fit(
         batches(images, args.batch_size, args.seed, start=run.step),

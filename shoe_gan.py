@@ -11,14 +11,14 @@ Data: a folder of pictures; the source used the 12,856 sneakers of UT Zappos50K.
 
 An epoch is 201 steps whatever the folder, as many as in the source: its freezing rule
 compares means over the epoch so far. Where its code and its README disagree, this
-follows the code; one of its later notebooks also softens the label of fakes, to 0.3.
+follows the code; one of its later notebooks also smooths the label of fakes, to 0.3.
 Deviations [D1] ... and oddities that were kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
 from utils import Options, Run, batches, load_images
 
-import keras  # after utils, which sets it up
+import keras  # after utils, which selects TensorFlow
 import tensorflow as tf
 from keras import layers
 
@@ -26,7 +26,7 @@ IMAGE_SHAPE = (64, 64, 3)
 LATENT_DIM = 100  # z is standard normal
 BATCH_SIZE = 64
 STEPS_PER_EPOCH = 201  # 12,856 sneakers in batches of 64, the last of 56
-# DCGAN sec. 4: with Adam's usual beta_1 of 0.9 training oscillates; PyTorch's epsilon.
+# DCGAN sec. 4: with Adam's usual beta_1 of 0.9 training oscillates; epsilon: PyTorch.
 ADAM = {"learning_rate": 2e-4, "beta_1": 0.5, "epsilon": 1e-8}
 WEIGHT_DECAY = 1e-4  # [K3] of all parameters
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
@@ -42,7 +42,7 @@ EXPERIMENTS = {
 
 
 def normal(mean=0.0):
-    """DCGAN sec. 4. One for each layer: used again, it would draw the same numbers."""
+    """DCGAN sec. 4; for each its own, as used again it would draw the same numbers."""
     return keras.initializers.RandomNormal(mean, 0.02)
 
 
@@ -82,7 +82,7 @@ def build_generator():
 
 # %% Discriminator
 def build_discriminator():
-    """Pictures (B, 64, 64, 3) to logits (B, 1), real if > 0."""
+    """Pictures (B, 64, 64, 3) to logits (B, 1): D(x) = sigmoid(logit)."""
     network = [
         keras.Input(IMAGE_SHAPE),
         layers.Conv2D(
@@ -114,7 +114,7 @@ def build_discriminator():
 
 # %% The adversarial game
 class ShoeGAN(keras.Model):
-    """G and D and one step of their game: D first, then G on the same fakes."""
+    """Generator G, discriminator D; a step: D, then G on the same fakes."""
 
     latent_dim, latent = LATENT_DIM, "normal"
     grid = GRID
@@ -126,7 +126,7 @@ class ShoeGAN(keras.Model):
         self.real_label = settings["real_label"]
         self.freezing = settings["freezing"]
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # tf.cond() below
-            raise ValueError("freezing runs on one device only")
+            raise ValueError("shoe_gan runs on one device only")
         self.generator = build_generator()
         self.discriminator = build_discriminator()
         self.g_optimizer = keras.optimizers.Adam(**ADAM)
@@ -135,9 +135,9 @@ class ShoeGAN(keras.Model):
         self.d_optimizer.build(self.discriminator.trainable_variables)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # the last in G's step
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # in 2.
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
-        self.built = True  # both networks are; else fit() would call the model
+        self.built = True  # or fit() would build it, on pictures in place of z
 
     def call(self, z, training=False):
         return self.generator(z, training=training)
@@ -146,7 +146,7 @@ class ShoeGAN(keras.Model):
         return keras.random.normal((n, self.latent_dim), seed=seed)
 
     def decayed(self, gradients, variables):
-        """Coupled L2: the decay joins the gradient before Adam sees it, not after."""
+        """L2 in the gradient, as in PyTorch's Adam; Keras' weight_decay is AdamW's."""
         return [g + WEIGHT_DECAY * w for g, w in zip(gradients, variables)]
 
     def train_step(self, data):
@@ -154,7 +154,7 @@ class ShoeGAN(keras.Model):
             raise ValueError("G and D have their own: compile(optimizer=None)")
         images, *_ = keras.utils.unpack_x_y_sample_weight(data)  # labels are ignored
         if images.dtype != tf.uint8:
-            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not uint8, 0 to 255"])
+            tf.debugging.Assert(tf.reduce_max(images) > 9, ["not from 0 to 255"])
         low, high = self.value_range
         real = tf.cast(images, tf.float32) / 255 * (high - low) + low
         n = tf.shape(real)[0]
@@ -163,11 +163,11 @@ class ShoeGAN(keras.Model):
         d_variables = self.discriminator.trainable_variables
         g_variables = self.generator.trainable_variables
 
-        g_tape = tf.GradientTape()  # entered twice: here for G, in 2. for D's answer
+        g_tape = tf.GradientTape()  # entered twice: for G here, in 2. for D(fake)
         with g_tape:
             fake = self.generator(z, training=True)
 
-        # 1. D: maximize log D(x) + log(1 - D(G(z))); experiments 3 and 4 soften the
+        # 1. D: maximize log D(x) + log(1 - D(G(z))); experiments 3 and 4 smooth the
         # first term to 0.9 log D(x) + 0.1 log(1 - D(x)).
         with tf.GradientTape() as d_tape:
             real_logits = self.discriminator(real, training=True)
@@ -180,16 +180,16 @@ class ShoeGAN(keras.Model):
             gradients = d_tape.gradient(d_loss, d_variables)
             self.d_optimizer.apply(self.decayed(gradients, d_variables), d_variables)
 
-        # D is not updated while loss D < 0.7 · loss G, both being means over the epoch
-        # so far. At an epoch's first step both are 0, and D is updated.
+        # D is not updated while its mean loss < 0.7 · that of G, over the epoch so far.
+        # fit() resets both, so that at an epoch's first step they are 0: D is updated.
         d_mean, g_mean = self.trackers[0].result(), self.trackers[1].result()
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
-        tf.cond(frozen, lambda: None, update_d)
+        tf.cond(frozen, lambda: None, update_d)  # "if" of a graph
 
-        # 2. G: maximize log D(G(z)), softened likewise, for the same fakes, latest D.
+        # 2. G: maximize log D(G(z)), smoothed as well, for the same fakes, updated D.
         with g_tape:
             g_logits = self.discriminator(fake, training=True)
-            g_loss = self.bce(real_target, g_logits)  # [K2] 0.9, too
+            g_loss = self.bce(real_target, g_logits)  # [K2] the label of real
         gradients = g_tape.gradient(g_loss, g_variables)
         self.g_optimizer.apply(self.decayed(gradients, g_variables), g_variables)
 
@@ -204,7 +204,7 @@ class ShoeGAN(keras.Model):
 # %% Command line
 def main(argv=None):
     parser = Options(__doc__, "runs/shoe_gan", BATCH_SIZE, STEPS_PER_EPOCH)
-    about = "1: DCGAN, pictures in [0, 1]; 2: in [-1, 1]; 3: labels 0.9; 4: freezing"
+    about = "1: pictures in [0, 1]; 2: in [-1, 1]; 3: and label 0.9; 4: and freezing"
     add = parser.add_argument
     add("--experiment", type=int, choices=EXPERIMENTS, default=4, help=about)
     args = parser.parse_args(argv)
@@ -212,7 +212,7 @@ def main(argv=None):
     images = load_images(args.images, IMAGE_SHAPE, args.fit, args.background)
 
     gan = ShoeGAN(args.experiment, args.seed)
-    gan.compile(optimizer=None)  # G and D have their own
+    gan.compile(optimizer=None)  # not RMSprop: G and D have their own
     run = Run(gan, args.out, vars(args), images)  # resumes an earlier run
     gan.fit(
         batches(images, args.batch_size, args.seed, start=run.step),
@@ -238,8 +238,8 @@ if __name__ == "__main__":
 #
 # Oddities kept:
 #
-# - [K1] Experiment 1 shows D pictures in [0, 1], while G's tanh reaches down to -1,
-#   which grids show as black.
+# - [K1] In experiment 1, D sees real pictures in [0, 1], while G's tanh reaches down to
+#   -1, which grids show as black.
 # - [K2] The smoothed label 0.9 is also G's target. All four experiments have the
 #   non-saturating loss, log D; the source's README names it for the second only.
 # - [K3] Weight decay is L2 on every parameter, batch normalization's included, in all

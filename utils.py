@@ -1,4 +1,4 @@
-"""What the scripts share beside the GANs: options, pictures, grids, GIFs, callback."""
+"""What the scripts share besides the GANs: options, pictures, grids, GIFs, callback."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ import tensorflow as tf
 from PIL import Image, ImageColor, ImageOps
 
 sys.stdout = sys.stdout or open(os.devnull, "w")  # where there is none, as in pythonw
-with contextlib.suppress(ImportError):  # photos of phones
+with contextlib.suppress(ImportError):  # HEIC photos from phones
     __import__("pillow_heif").register_heif_opener()
 
 
@@ -39,14 +39,14 @@ class Options(argparse.ArgumentParser):
         style = argparse.ArgumentDefaultsHelpFormatter
         super().__init__(description=description.split("\n")[0], formatter_class=style)
         add = self.add_argument
-        add("--images", help="folder, .npy or .npz; without it, toys are drawn")
-        add("--fit", choices=["pad", "crop"], default="pad", help="to size")
+        add("--images", help="folder, .npy or .npz; otherwise toys are drawn")
+        add("--fit", choices=["pad", "crop"], default="pad", help="to the size")
         add("--background", type=ImageColor.getrgb, default="white", help="of padding")
         add("--out", type=Path, default=out, help="folder for results")
         add("--epochs", type=positive, default=epochs, help="more extend a run")
-        add("--steps-per-epoch", type=positive, default=steps, help="from grid to grid")
-        add("--batch-size", type=positive, default=batch_size, help="real pictures")
-        add("--seed", type=int, default=0, help="of all that is random")
+        add("--steps-per-epoch", type=positive, default=steps, help="between grids")
+        add("--batch-size", type=positive, default=batch_size, help="pictures a step")
+        add("--seed", type=int, default=0, help="of everything random")
         add("--bfloat16", action="store_true", help="mixed precision")
         add("--fresh", action="store_true", help="replace an earlier run")
 
@@ -57,7 +57,7 @@ class Options(argparse.ArgumentParser):
         args = super().parse_args([str(word) for word in argv])
         keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
         keras.utils.set_random_seed(args.seed)  # Python's, numpy's and TensorFlow's
-        if not tf.config.list_physical_devices("GPU"):  # where it may be slow
+        if not tf.config.list_physical_devices("GPU"):  # there it may be slow
             tf.config.experimental.enable_op_determinism()
         return args
 
@@ -98,7 +98,7 @@ def load_images(source, shape, fit="pad", background="white") -> np.ndarray:
 
 
 def find_files(folder):
-    """Yield paths below a folder, without results, the hidden, thumbnails and bins."""
+    """Yield files below a folder, but no earlier runs, hidden files and thumbnails."""
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] not in ".@#$"]
         if "checkpoint.npz" in names:  # an earlier run
@@ -182,7 +182,7 @@ def batches(images, batch_size, seed=0, start=0) -> tf.data.Dataset:
         while True:
             yield images[list(itertools.islice(order, batch_size))]
 
-    # None: for batches of a fixed size TensorFlow may add gradients up in any order.
+    # Were the batch size fixed, TensorFlow would add up some gradients in any order.
     signature = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
     return tf.data.Dataset.from_generator(stream, output_signature=signature)
 
@@ -208,9 +208,9 @@ def save_gif(file, frames, milliseconds=150):
 
 
 class Run(keras.callbacks.Callback):
-    """Keeps a training in a folder; epoch and step say where it resumes an earlier one.
+    """Saves a training in a folder; epoch and step say where it resumes an earlier one.
 
-    SystemExit if that had other settings, if a file cannot be written, or for a NaN.
+    SystemExit if that run had other settings, if a file cannot be written, for a NaN.
     """
 
     def __init__(self, gan, out, settings=(), images=()):
@@ -242,7 +242,7 @@ class Run(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def replacing(self, folder):
-        """Yield a folder, whose files replace those in folder, the last name first."""
+        """Yield a folder whose files then move into folder, the first by name last."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".") as new:
@@ -288,7 +288,7 @@ class Run(keras.callbacks.Callback):
         self.table.append(",".join(f"{number:.8g}" for number in row))
         self.save_grid(self.step)
         grids = sorted(self.out.glob("samples/step_*.png"))
-        grids = grids[:: -(len(grids) // 60 + 1)][::-1]  # at most 60
+        grids = grids[:: -(len(grids) // 60 + 1)][::-1]  # at most 60, with the last
         run = json.dumps([self.settings, self.epoch, self.step, self.table])
         with self.replacing(self.out) as new:
             (new / "losses.csv").write_text("\n".join([*self.table, ""]))

@@ -72,7 +72,7 @@ def test_several_devices():
     command = [sys.executable, "-c", TWO_DEVICES]
     options = {"cwd": ROOT / "tests", "capture_output": True, "text": True}
     ended = subprocess.run([*command, "shoe_gan"], **options)
-    assert "freezing runs on one device only" in ended.stderr
+    assert "shoe_gan runs on one device only" in ended.stderr
     ended = subprocess.run([*command, "dcgan_grayscale"], **options)
     assert "differ True" in ended.stdout, ended.stderr
     assert float(ended.stdout.split()[-1]) == pytest.approx(np.log(2), rel=0.05)
