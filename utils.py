@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageColor, ImageOps
 
-sys.stdout = sys.stdout or open(os.devnull, "w")  # where there is none, as in pythonw
 with contextlib.suppress(ImportError):  # HEIC photos from phones
     __import__("pillow_heif").register_heif_opener()
 
@@ -226,13 +225,14 @@ class Run(keras.callbacks.Callback):
         self.state = [v for part in (gan, *optimizers) for v in part.variables]
         if new.get("fresh") or not os.path.exists(file):
             return
-        may_change = {"images", "dataset", "out", "epochs", "fresh", "pictures"}
+        may_change = {"out", "epochs", "fresh", "pictures"}
         try:
             saved = np.load(file)
             old, self.epoch, self.step, self.table = json.loads(str(saved["run"]))
             for name in sorted(old.keys() & new.keys() - may_change):
-                if old[name] != new[name]:
-                    raise ValueError(f"{name} was {old[name]}, is {new[name]}")
+                was, now = old[name], new[name]
+                if was != now and (name != "images" or None in (was, now)):
+                    raise ValueError(f"{name} was {was}, is {now}")
             for i, variable in enumerate(self.state):
                 variable.assign(saved[f"arr_{i}"])
         except Exception as error:  # broken files make numpy raise all kinds

@@ -79,7 +79,8 @@ def test_longer_runs_fresh_ones_and_what_does_not_fit(folder, tmp_path, capsys):
     for name, was, now in (("seed", 0, 7), ("depth", 1, 2), ("increment", 2, 3)):
         line = refusal(*tiny, f"--{name}", now)
         assert f"{name} was {was}, is {now}" in line and "--fresh" in line
-    assert "latent was uniform" in refusal("dcgan_pokemon", "--out", tmp_path)
+    assert "is None; choose" in refusal(*TINY, "--out", tmp_path), "toys after pictures"
+    assert "latent was" in refusal("dcgan_pokemon", *tiny[-4:])
     with pytest.raises(SystemExit, match="--fresh"):
         utils.Run(dcgan_general.DCGAN(), tmp_path)  # other weights
     assert "not finite" in refusal(*tiny, "--learning-rate", "nan", "--fresh")
