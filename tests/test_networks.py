@@ -90,7 +90,7 @@ def asked(script, tmp_path, *options):
     with mock.patch.object(keras.Model, "fit") as fit:
         gan = script.main(["--out", tmp_path / "run", *options])
     (data,), given = fit.call_args
-    return gan, (*data.element_spec.shape, given["steps_per_epoch"], given["epochs"])
+    return gan, (*next(iter(data)).shape, given["steps_per_epoch"], given["epochs"])
 
 
 def test_what_main_asks_for(script, tmp_path):
