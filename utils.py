@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -171,8 +172,6 @@ def draw_toy(seed) -> np.ndarray:
 
 def batches(images, batch_size, seed=0, start=0) -> tf.data.Dataset:
     """Endless shuffled passes over images, in full batches, from step start on."""
-    if len(images) < 100:
-        print(f"{len(images)} pictures are few: expect copies of them.")
 
     def stream():
         rngs = (np.random.default_rng((seed, i)) for i in itertools.count())
@@ -215,19 +214,18 @@ class Run(keras.callbacks.Callback):
     def __init__(self, gan, out, settings=(), images=()):
         super().__init__()
         self.gan, self.out, self.images = gan, Path(out), images
-        self.epoch, self.step, self.table = 0, 0, []  # lines of losses.csv
-        new = {"seed": 0, "script": type(gan).__name__, **dict(settings)}
-        new |= {"latent": gan.latent, "value_range": gan.value_range}
-        new = json.loads(json.dumps(new | {"pictures": len(images)}, default=str))
-        self.settings, file = new, self.out / "checkpoint.npz"
+        self.epoch, self.step, self.table, self.stopped = 0, 0, [], False
+        new = {"seed": 0, "script": type(gan).__name__, "pictures": len(images)}
+        new |= {"latent": gan.latent, "value_range": gan.value_range, **dict(settings)}
+        self.settings = new = json.loads(json.dumps(new, default=str))
         self.z = gan.sample_z(gan.grid[0] * gan.grid[1], new["seed"])
         optimizers = dict.fromkeys((gan.g_optimizer, gan.d_optimizer))  # may be one
         self.state = [v for part in (gan, *optimizers) for v in part.variables]
-        if new.get("fresh") or not os.path.exists(file):
+        if new.get("fresh") or not os.path.exists(self.out / "checkpoint.npz"):
             return
         may_change = {"out", "epochs", "fresh", "pictures"}
         try:
-            saved = np.load(file)
+            saved = np.load(self.out / "checkpoint.npz")
             old, self.epoch, self.step, self.table = json.loads(str(saved["run"]))
             for name in sorted(old.keys() & new.keys() - may_change):
                 was, now = old[name], new[name]
@@ -236,7 +234,7 @@ class Run(keras.callbacks.Callback):
             for i, variable in enumerate(self.state):
                 variable.assign(saved[f"arr_{i}"])
         except Exception as error:  # broken files make numpy raise all kinds
-            sys.exit(f"error: {file}: {error}; choose another --out, or --fresh")
+            sys.exit(f"error: {self.out}: {error}; choose another --out, or --fresh")
         counts = f"{old['pictures']:,} pictures before, {new['pictures']:,} now"
         print(f"Resuming after epoch {self.epoch}: {counts}.")
 
@@ -253,17 +251,16 @@ class Run(keras.callbacks.Callback):
             sys.exit(f"error: {folder} cannot be written: {error}")
 
     def on_train_begin(self, logs=None):
-        sys.excepthook = self.explain
+        if not hasattr(sys, "ps1"):  # no prompt, no notebook
+            signal.signal(signal.SIGINT, self.stop)
         if self.step == 0:
             for old in self.out.glob("samples/step_*.png"):
                 old.unlink()
             self.save_grid(0)
 
-    def explain(self, kind, error, trace):
-        if kind is KeyboardInterrupt and not hasattr(sys, "ps1"):  # no prompt
-            print(f"\nStopped: rerun it to go on after epoch {self.epoch}.", flush=True)
-            os._exit(130)  # before TensorFlow complains
-        sys.__excepthook__(kind, error, trace)
+    def stop(self, *signal_and_frame):  # KeyboardInterrupt gets lost in h5py
+        self.stopped = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
 
     def save_grid(self, step):
         numbers = self.gan.generator.predict(self.z, batch_size=16, verbose=0)
@@ -274,6 +271,9 @@ class Run(keras.callbacks.Callback):
             notebook.display(picture, display_id="grid", update=step > 0)
 
     def on_train_batch_end(self, batch, logs=None):
+        if self.stopped:
+            print(f"\nStopped: rerun it to go on after epoch {self.epoch}.", flush=True)
+            os._exit(130)  # before TensorFlow complains
         self.last = self.step + batch + 1
         if self.last in (1, 10, 100):
             self.save_grid(self.last)
