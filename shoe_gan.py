@@ -239,7 +239,7 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] In experiment 1, D sees real pictures in [0, 1], while G's tanh reaches down to
-#   -1, which grids show as black.
+#   -1, which grids show as black. If only noise comes, try another --seed.
 # - [K2] The smoothed label 0.9 is also G's target. All four experiments have the
 #   non-saturating loss, log D; the source's README names it for the second only.
 # - [K3] Weight decay is L2 on every parameter, batch normalization's included, in all
