@@ -1,10 +1,10 @@
-"""The four experiments of shoe_gan.py beside the published log, as one figure.
+"""Two figures of losses: shoe_gan.py's four experiments, and dcgan256.py's two tricks.
 
     python docs/curves.py
 
-Needs matplotlib. Dots are the source's means over an epoch of 201 steps, lines ours,
-from docs/losses; both are drawn at the step where the epoch ends.
-Writes docs/shoe_gan_four_experiments.png.
+Needs matplotlib. Lines are means over an epoch, from docs/losses, dots the source's
+published ones of shoe_gan, drawn at the step where the epoch ends.
+Writes docs/shoe_gan_four_experiments.png and docs/dcgan256_tricks.png.
 """
 
 from pathlib import Path
@@ -28,31 +28,61 @@ PUBLISHED = {  # experiment: epoch: D_loss, G_loss
         400: (1.0718, 1.5325), 499: (1.1009, 1.5723)},
 }  # fmt: skip
 DOCS = Path(__file__).parent
-LABELS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
+EXPERIMENTS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
+TRICKS = {  # the end of the file's name: label
+    "": "as in the source", "_labels": "labels not flipped",
+    "_noise": "no instance noise", "_both": "neither trick",
+}  # fmt: skip
 
 
-def losses(experiment):
-    """Steps, and D_loss and G_loss as means over the epoch up to there."""
-    file = DOCS / f"losses/shoe_gan_{experiment}.csv"
-    rows = np.genfromtxt(file, delimiter=",", names=True)
-    return rows["step"], rows["d_loss"], rows["g_loss"]
+def losses(name):
+    """The columns of a losses.csv in docs/losses."""
+    return np.genfromtxt(DOCS / f"losses/{name}.csv", delimiter=",", names=True)
+
+
+def plot(panels, steps, values, style="-", **line):
+    for axes, column in zip(panels, values):
+        axes.plot(steps, column, style, markersize=4, **line)
+
+
+def save(file, titles, lines, **settings):
+    """A figure with a panel for each title; lines(panels) draws in them."""
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    lines(panels)
+    for axes, title in zip(panels, titles):
+        axes.set(title=title, xlabel="steps", **settings)
+    panels[2].legend(fontsize=8)
+    figure.savefig(DOCS / file, dpi=100)
+
+
+def experiments(panels):
+    for (i, published), label in zip(PUBLISHED.items(), EXPERIMENTS):
+        theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
+        steps, d_loss, g_loss = np.transpose(theirs)
+        ours, color = losses(f"shoe_gan_{i}"), f"C{i - 1}"
+        line = ours["d_loss"], ours["g_loss"], ours["d_loss"] / ours["g_loss"]
+        plot(panels, ours["step"], line, color=color, label=label)
+        plot(panels, steps, (d_loss, g_loss, d_loss / g_loss), "o", color=color)
+    panels[2].axhline(0.7, color="gray", linewidth=0.5)
+
+
+def tricks(panels):
+    for i, (name, label) in enumerate(TRICKS.items()):
+        rows = losses(f"dcgan256{name}")[:6]  # 3,000 steps
+        real, fake = rows["d_real"], rows["d_fake"]
+        if name in ("_labels", "_both"):  # there D's logit is that of "real"
+            real, fake = 1 - real, 1 - fake
+        values = rows["d_loss"], rows["g_loss"], real
+        plot(panels, rows["step"], values, color=f"C{i}", label=label)
+        plot(panels[2:], rows["step"], [fake], "--", color=f"C{i}")
 
 
 def main():
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    panels = figure.subplots(1, 3)
-    for (i, published), label in zip(PUBLISHED.items(), LABELS):
-        theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
-        for columns, style in ((losses(i), "-"), (np.transpose(theirs), "o")):
-            steps, d_loss, g_loss = columns
-            for axes, values in zip(panels, (d_loss, g_loss, d_loss / g_loss)):
-                axes.plot(steps, values, style, color=f"C{i - 1}", markersize=4,
-                          label=label if style == "-" else None)  # fmt: skip
-    for axes, title in zip(panels, ("D_loss", "G_loss", "D_loss / G_loss")):
-        axes.set(title=title, xscale="log", xlabel="steps")
-    panels[2].axhline(0.7, color="gray", linewidth=0.5)
-    panels[2].legend(fontsize=8)
-    figure.savefig(DOCS / "shoe_gan_four_experiments.png", dpi=100)
+    titles = "D_loss", "G_loss", "D_loss / G_loss"
+    save("shoe_gan_four_experiments.png", titles, experiments, xscale="log")
+    titles = "D_loss", "G_loss", "D's P(real) for real, and fakes (dashed)"
+    save("dcgan256_tricks.png", titles, tricks)
 
 
 if __name__ == "__main__":
