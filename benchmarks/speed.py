@@ -127,7 +127,7 @@ def draw(results, contenders, file, title):
     axes.axhline(1, color="gray", linewidth=0.5)
     axes.set_xticks(range(len(results)), results)
     axes.set(title=title, ylabel="speed, ours = 1")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(file, dpi=110)
 
 
