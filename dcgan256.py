@@ -245,6 +245,6 @@ if __name__ == "__main__":
 #
 # Oddities kept:
 #
-# - [K1] Flipped labels: D gives the probability of "generated", which changes but the
-#   sign of D's last layer (docs/results.md). G's target is the soft label for real.
+# - [K1] Flipped labels: D gives the probability of "generated". It is the same game
+#   with the sign of D's last layer turned. G's target is the soft label for real.
 # - [K2] In D's step G runs in inference mode (moving averages).
