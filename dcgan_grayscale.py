@@ -4,7 +4,7 @@ Source: github.com/sliao-mi-luku/DCGAN-grayscale-MNIST-Fashion-MNIST-Food-101.
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Szegedy et al. 2015,
 arxiv.org/abs/1512.00567 (label smoothing).
 Data: MNIST, Fashion-MNIST or Kuzushiji-MNIST, downloaded once, or your own pictures,
-made gray; the source also lists Food-101 and Chinese calligraphy, but no KMNIST.
+made gray; the source also lists Food-101 and calligraphy.
 
     python dcgan_grayscale.py    # MNIST, 16,000 steps
     python dcgan_grayscale.py --dataset fashion_mnist --out runs/fashion  # 9,000 steps

@@ -2,8 +2,8 @@
 
     python docs/curves.py
 
-Needs matplotlib. Lines are means over an epoch, from docs/losses, dots the source's
-published ones of shoe_gan, drawn at the step where the epoch ends.
+Needs matplotlib. Lines are means over an epoch, from docs/losses, thin ones of seed 1;
+dots the source's published ones of shoe_gan, at the step where the epoch ends.
 Writes docs/shoe_gan_four_experiments.png and docs/dcgan256_tricks.png.
 """
 
@@ -60,9 +60,12 @@ def experiments(panels):
     for (i, published), label in zip(PUBLISHED.items(), EXPERIMENTS):
         theirs = [((n + 1) * PUBLISHED_STEPS, *both) for n, both in published.items()]
         steps, d_loss, g_loss = np.transpose(theirs)
-        ours, color = losses(f"shoe_gan_{i}"), f"C{i - 1}"
-        line = ours["d_loss"], ours["g_loss"], ours["d_loss"] / ours["g_loss"]
-        plot(panels, ours["step"], line, color=color, label=label)
+        color = f"C{i - 1}"
+        for file in sorted(DOCS.glob(f"losses/shoe_gan_{i}*.csv")):
+            ours, second = losses(file.stem), "seed" in file.stem
+            line = ours["d_loss"], ours["g_loss"], ours["d_loss"] / ours["g_loss"]
+            style = {"linewidth": 0.7} if second else {"label": label}
+            plot(panels, ours["step"], line, color=color, **style)
         plot(panels, steps, (d_loss, g_loss, d_loss / g_loss), "o", color=color)
     panels[2].axhline(0.7, color="gray", linewidth=0.5)
 
@@ -70,12 +73,9 @@ def experiments(panels):
 def tricks(panels):
     for i, (name, label) in enumerate(TRICKS.items()):
         rows = losses(f"dcgan256{name}")[:6]  # 3,000 steps
-        real, fake = rows["d_real"], rows["d_fake"]
-        if name in ("_labels", "_both"):  # there D's logit is that of "real"
-            real, fake = 1 - real, 1 - fake
-        values = rows["d_loss"], rows["g_loss"], real
+        values = rows["d_loss"], rows["g_loss"], rows["d_real"]
         plot(panels, rows["step"], values, color=f"C{i}", label=label)
-        plot(panels[2:], rows["step"], [fake], "--", color=f"C{i}")
+        plot(panels[2:], rows["step"], [rows["d_fake"]], "--", color=f"C{i}")
 
 
 def main():
