@@ -28,10 +28,10 @@ PUBLISHED = {  # experiment: epoch: D_loss, G_loss
         400: (1.0718, 1.5325), 499: (1.1009, 1.5723)},
 }  # fmt: skip
 DOCS = Path(__file__).parent
-EXPERIMENTS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: and freezing"
+EXPERIMENTS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: freezing"
 TRICKS = {  # the end of the file's name: label
     "": "as in the source", "_labels": "labels not flipped",
-    "_noise": "no instance noise", "_both": "neither trick",
+    "_noise": "no instance noise", "_neither": "neither",
 }  # fmt: skip
 
 
