@@ -1,8 +1,9 @@
-"""Which digits does a generator draw? The judge of docs/results.md.
+"""Which digits, or pieces of clothing, does a generator draw? For docs/results.md.
 
     python docs/judge.py runs/mnist mnist.npy mnist_labels.npy
+    python docs/judge.py runs/fashion fashion_mnist.npy fashion_mnist_labels.npy
 
-A small classifier learns all digits but the last 10,000 from their labels. It then
+A small classifier learns all pictures but the last 10,000 from their labels. It then
 judges 1,000 generated pictures, 1,000 real ones that it has not seen, and 1,000 of the
 generator before any training.
 """
@@ -19,7 +20,7 @@ from keras import layers  # noqa: E402
 
 from sample import load_run, sample_z  # noqa: E402
 
-SURE = 0.9  # the least probability of a digit that counts as recognised
+SURE = 0.9  # the least probability that counts as recognised
 
 
 def build_judge():
@@ -45,12 +46,12 @@ def main(run, images, labels):
     judge.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     judge.fit(images[:-10_000], labels[:-10_000], batch_size=128, epochs=3, verbose=2)
     _, accuracy = judge.evaluate(images[-10_000:], labels[-10_000:], verbose=0)
-    print(f"accuracy on 10,000 unseen digits: {accuracy:.1%}\n")
+    print(f"accuracy on 10,000 unseen pictures: {accuracy:.1%}\n")
 
     z = sample_z(settings["latent"], 1000, generator.input_shape[1], seed=1)
     untrained = keras.models.clone_model(generator)
     print(
-        f"of 1,000, recognised with {SURE:.0%} or more: share, and number of each digit"
+        f"of 1,000, recognised with {SURE:.0%} or more: share, and number of each label"
     )
 
     def draw(network):
