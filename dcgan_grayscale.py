@@ -12,8 +12,9 @@ made gray; the source also lists Food-101 and calligraphy.
 
 The source is a README with the networks and settings, and shows no training loop. One
 of its "episodes" is one step here: D on 32 real pictures, D on 32 fakes, then G on 32
-new z. An epoch is 500 steps, no full pass. Deviations, or assumptions where the source
-is silent, [D1] ... and oddities that were kept [K1] ... are listed at the end.
+new z. An epoch is 500 steps, no full pass. Whole grids brighten, darken or turn dotted
+at times, and recover by the next: look at several. Deviations, or assumptions where
+the source is silent, [D1] ... and oddities kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
