@@ -208,8 +208,7 @@ if __name__ == "__main__":
 #
 # - [D1] In D's step G runs in inference mode, and D has two updates, on real pictures
 #   and on fakes. The source's loop is not published; the notebook that its README cites
-#   (reference 3) does it this way, as does most such code. After 16,000 steps on MNIST
-#   one update, on the mean of both losses, has drawn as well.
+#   (reference 3) does it this way. On MNIST one update draws as well (16,000 steps).
 # - [D2] z is standard normal. Pictures are scaled to [-1, 1], the range of tanh. Those
 #   of other proportions are padded, and height and width may differ.
 # - [D3] Batches come from shuffled passes; the source says only "sampled".
