@@ -4,7 +4,7 @@ Source: t0nberryking/DCGAN256, a modification of manicman1999/GAN256 (both on Gi
 Papers: Radford et al. 2015, arxiv.org/abs/1511.06434 (DCGAN); Sønderby et al. 2016,
 arxiv.org/abs/1610.04490 (instance noise).
 Data: a folder of pictures; the source used 10,000 women's blouses, and 5,700 heels
-(only their code is published), padded to 256×256 with their background.
+(only the code for heels is published), padded to 256×256 with their background.
 
     python dcgan256.py --images ./images    # 500,000 steps, 3 to 7 days on two cores
     python dcgan256.py --images ./shoes --epochs 20 --fast    # shoes on white, 1 to 2 h
@@ -118,7 +118,7 @@ def build_discriminator():
 
 # %% The adversarial game
 def adam(updates_per_step):
-    """Adam whose rate falls with the steps. It counts updates, D's two a step."""
+    """Adam whose rate falls by step. It counts updates, of which D makes two a step."""
     rate = keras.optimizers.schedules.ExponentialDecay(
         LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
     )
@@ -172,7 +172,7 @@ class DCGAN256(keras.Model):
         if images.dtype != tf.uint8:
             tf.debugging.Assert(tf.reduce_max(images) > 9, ["not from 0 to 255"])
         images = tf.concat([images, tf.reverse(images, [2])], 0)  # and mirror images
-        real = tf.cast(images, tf.float32) / 255  # [D1] but no neighbors in the list
+        real = tf.cast(images, tf.float32) / 255  # [D1] shuffled, not neighbors
         n = tf.shape(real)[0]
 
         # 1. D, where D(x) is the probability of "generated": maximize log(1 - D(x)) in
@@ -182,7 +182,7 @@ class DCGAN256(keras.Model):
         fake = self.generator(z, training=False)  # [K2] as in predict()
         d_loss_fake, fake_logits = self.update_d(fake, FAKE_LABEL)
 
-        # 2. G: maximize log(1 - D(G(z))), be taken for real, on twice as many new z.
+        # 2. G: maximize log(1 - D(G(z))), pass for real, on twice as many new z.
         z = self.sample_z(2 * n, self.seed_generator)
         g_variables = self.generator.trainable_variables
         with tf.GradientTape() as tape:
@@ -238,7 +238,7 @@ if __name__ == "__main__":
 # - [D3] In G's step only G's weights are updated. The source trains both, then
 #   restores D, moving averages included; here they move on, but D never uses them.
 # - [D4] Grids show the same z every time, every 500 steps; the source's show new ones,
-#   every 1,000. Only the last checkpoint is kept, there one for each 1,000 steps.
+#   every 1,000. Only the last checkpoint is kept; the source keeps many.
 # - [D5] Padding is white; the source's has the color of the picture's background.
 # - [D6] Keras 2.2 corrects batch normalization's moving averages for their initial
 #   values (zero debias); Keras 3 does not. After 20 steps they weigh 0.1 %.

@@ -13,10 +13,10 @@ depth 6, for 1k. By its README these runs had one rate for both networks:
         --learning-rate 8e-4 --d-learning-rate 8e-4 --out runs/faces_6
 
 An epoch is 300 steps; 1,600 of them are 8,000 passes over 1,900 pictures. What those
-"8k" counted is unknown; in the source's code an epoch is one pass. Pictures of the sea
-and faces are of other versions than that code, which this follows: it cannot build
-200×180, and labels of 1 and 0 cannot give D's published loss, never below 0.19 (soft
-ones can). Its main.py names forests, depth 4, batches of 64 and 500 epochs. At stride 2
+"8k" counted is unknown; in the source's code an epoch is one pass. This follows that
+code. The published pictures come from other versions: that one cannot build 200×180,
+and its labels of 1 and 0 set no floor for D's loss, published as never below 0.19 (soft
+ones do). Its main.py names forests, depth 4, batches of 64 and 500 epochs. At stride 2
 kernels of 3 overlap unevenly: pictures show a grid, as do the source's. Deviations [D1]
 ... and oddities kept [K1] ... are at the end.
 """
@@ -39,7 +39,7 @@ BATCH_SIZE = 32
 STEPS_PER_EPOCH = 300
 EPOCHS = 1_600  # 480,000 steps
 LEARNING_RATE = 2e-4  # of G; DCGAN sec. 4
-D_LEARNING_RATE = 5e-5  # [K2] 2e-4 in the published runs
+D_LEARNING_RATE = 5e-5  # [K2] G's in the published runs
 BETA_1 = 0.5  # DCGAN sec. 4: with Adam's usual 0.9 training oscillates
 LEAKY_SLOPE = 0.2  # DCGAN sec. 4
 BN_MOMENTUM = 0.9
@@ -50,7 +50,7 @@ def start_size(size, kernel, stride, depth):
     """The side from which G, times stride in each layer, reaches size or more."""
     start = size
     for _ in range(depth):
-        start = int((start - kernel) / stride + 1)  # towards 0, as in the source
+        start = int((start - kernel) / stride + 1)  # toward 0, as in the source
     # The source adds 2. [D1] Where that is too small: size / stride**depth, rounded up.
     start = max(start + 2, -(-size // stride**depth))
     if start * stride**depth > 8 * size:
@@ -116,7 +116,7 @@ def build_discriminator(img_size, kernel_size, stride, dropout, depth, increment
 class DCGAN(keras.Model):
     """Generator G, discriminator D; a step: D on real, D on fakes, G on the same z.
 
-    Of the source's parameters all but save_path and batch_size; optimizer is G's.
+    It takes the source's parameters, but no save_path and batch_size; optimizer is G's.
     """
 
     latent = "uniform"
@@ -256,7 +256,7 @@ if __name__ == "__main__":
 # - [D3] Pictures are scaled to [-1, 1]; the source's are 0 to 255, so its G draws
 #   pale ones. Those of another shape are resized and padded; the source skips them.
 # - [D4] Batches come from shuffled passes; each of the source's is drawn from all
-#   pictures. It draws a grid whenever save_interval divides the step in the epoch.
+#   pictures. It saves a grid whenever save_interval divides the step in the epoch.
 # - [D5] Losses are means over an epoch, D's the sum of its two terms; the source shows
 #   the last ones of each epoch, and half of D's.
 # - [D6] Keras 2.2 corrects batch normalization's moving averages for their initial
@@ -266,5 +266,5 @@ if __name__ == "__main__":
 #
 # - [K1] In D's step G runs in inference mode (moving averages, no dropout).
 # - [K2] D's learning rate is a quarter of G's, 5e-5, as in the code. The source's
-#   README names 2e-4 for both, and says that some other ratio is often used.
+#   README names one rate for both, and says that some other ratio is often used.
 # - [K3] In G's step D, though frozen, uses batch statistics and dropout.

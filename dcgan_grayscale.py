@@ -12,7 +12,7 @@ made gray; the source also lists Food-101 and calligraphy.
 
 The source is a README with the networks and settings, and shows no training loop. One
 of its "episodes" is one step here: D on 32 real pictures, D on 32 fakes, then G on 32
-new z. An epoch is 500 steps, no full pass. Whole grids brighten, darken or turn dotted
+new z. An epoch is 500 steps, not a pass. Whole grids brighten, darken or turn dotted
 at times, and recover by the next: look at several. Deviations, or assumptions where
 the source is silent, [D1] ... and oddities kept [K1] ... are listed at the end.
 """
@@ -208,7 +208,7 @@ if __name__ == "__main__":
 #
 # - [D1] In D's step G runs in inference mode, and D has two updates, on real pictures
 #   and on fakes. The source's loop is not published; the notebook that its README cites
-#   (reference 3) does it this way. On MNIST one update draws as well (16,000 steps).
+#   (reference 3) does it this way. On MNIST one update does as well (16,000 steps).
 # - [D2] z is standard normal. Pictures are scaled to [-1, 1], the range of tanh. Those
 #   of other proportions are padded, and height and width may differ.
 # - [D3] Batches come from shuffled passes; the source says only "sampled".
@@ -216,5 +216,5 @@ if __name__ == "__main__":
 # Oddities kept:
 #
 # - [K1] LeakyReLU in both networks, where the DCGAN paper has ReLU in G; no batch
-#   normalization in G's first layer and in all of D.
+#   normalization in G's first layer or anywhere in D.
 # - [K2] Adam's beta_1 is Keras' 0.9, where the DCGAN paper has 0.5.

@@ -8,10 +8,10 @@ Data: a folder of pictures; the source used the 819 Pokémon of a Kaggle set.
     python dcgan_pokemon.py --images ./pokemon    # goes on to 650 epochs
     python dcgan_pokemon.py --images ./pokemon --batch-size 1 --out runs/one_real
 
-An epoch is 200 steps, at whose end comes a grid of samples. The source's is one pass
+An epoch is 200 steps and ends with a grid of samples. The source's epoch is one pass
 over its pictures, 819 steps of one real picture each. Where its code and its README
-disagree, this follows the code, but for [D1] and [D2]. Deviations [D1] ... and oddities
-that were kept [K1] ... are listed at the end.
+disagree, this follows the code, except in [D1] and [D2]. Deviations [D1] ... and
+oddities that were kept [K1] ... are listed at the end.
 """
 
 # %% Imports and settings
@@ -168,7 +168,7 @@ if __name__ == "__main__":
 # - [D1] A step shows D 64 shuffled real pictures; the source shows it one, in file
 #   order, against 64 fakes. So 10,000 passes are 130,000 steps here and 8.19 million
 #   there: compare runs by steps, or give `--batch-size 1 --epochs 40950` for the
-#   source's proportion and length. It draws a grid every 100 passes.
+#   source's proportion and length. The source draws a grid every 100.
 # - [D2] Pictures stay RGB. The source reads BGR and shows it as RGB: its early
 #   samples are "primarily of blue color".
 # - [D3] Pictures are shrunk with antialiasing (on the Pokémon a mean difference of 4 to
@@ -181,4 +181,4 @@ if __name__ == "__main__":
 #
 # - [K1] LeakyReLU slope 0.3, Keras' default; the source's README says 0.01.
 # - [K2] Both networks share one Adam, as in the source. As its bias correction depends
-#   on the count of updates, the rate is up to 1.41 times that of two (near step 10).
+#   on the count of updates, the rate is up to 1.41 times two Adams' (near step 10).

@@ -18,7 +18,7 @@ from keras import layers
 def accelerate(gan):
     """Give both networks of a gan, which are keras.Sequential, a faster call()."""
     for network in (gan.generator, gan.discriminator):
-        object.__setattr__(network, "call", partial(call, network))  # Keras tracks not
+        object.__setattr__(network, "call", partial(call, network))  # untracked
 
 
 def call(network, x, training=None, mask=None):

@@ -37,7 +37,7 @@ def sample_z(latent, n, latent_dim, seed) -> np.ndarray:
 
 
 def walk(latent, frames, n, latent_dim, seed) -> np.ndarray:
-    """n circles through latent space, (frames, n, latent_dim), always where z are."""
+    """n circles through latent space, (frames, n, latent_dim), distributed as z is."""
     start, quarter = np.random.default_rng(seed).normal(size=(2, n, latent_dim))
     angles = np.linspace(0, math.tau, frames, endpoint=False).reshape(-1, 1, 1)
     z = np.cos(angles) * start + np.sin(angles) * quarter  # normal at each angle

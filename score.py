@@ -13,7 +13,7 @@ between two sets of patches is the mean over random directions of the distance a
 each, found by sorting. The finest level shows sharp detail and noise, the coarsest
 large shapes. Shown times 1000, as in the paper; smaller is better.
 
-Two others stand beside it: between two halves of the real pictures (no generator can be
+Two others stand beside it: between two sets of real pictures (no generator can be
 expected to do better), and from a generator of the same architecture before training.
 Values depend on the number of pictures: compare only those of equally many.
 
@@ -164,7 +164,7 @@ def main(argv=None):
     shape = generator.output_shape[1:]
     settings = {"fit": "pad", "background": (255, 255, 255)} | settings
     if not args.images and "images" not in settings:
-        sys.exit("error: this run does not tell its pictures: name them with --images")
+        sys.exit("error: this run did not note its pictures: name them with --images")
     source, dataset = args.images or settings["images"], settings.get("dataset", "toys")
     if source is None and dataset != "toys":
         from dcgan_grayscale import load_dataset
@@ -187,7 +187,7 @@ def main(argv=None):
     generated = draw(generator)
     sets = {
         "generated": generated,
-        "real, other half": real[np.sort(order[n : 2 * n])],
+        "real, another set": real[np.sort(order[n : 2 * n])],
         "before training": draw(untrained),
     }
     size = "x".join(map(str, shape))

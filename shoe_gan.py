@@ -42,7 +42,7 @@ EXPERIMENTS = {
 
 
 def normal(mean=0.0):
-    """DCGAN sec. 4; for each its own, as used again it would draw the same numbers."""
+    """DCGAN sec. 4. One for each layer: used again, it would draw the same numbers."""
     return keras.initializers.RandomNormal(mean, 0.02)
 
 
@@ -135,7 +135,7 @@ class ShoeGAN(keras.Model):
         self.d_optimizer.build(self.discriminator.trainable_variables)
         self.bce = keras.losses.BinaryCrossentropy(from_logits=True)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # in 2.
+        names = "d_loss", "g_loss", "d_real", "d_fake", "g_real"  # g_real: see 2.
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.built = True  # or fit() would build it, on pictures in place of z
 
@@ -186,7 +186,7 @@ class ShoeGAN(keras.Model):
         frozen = tf.logical_and(self.freezing, d_mean < FREEZE_RATIO * g_mean)
         tf.cond(frozen, lambda: None, update_d)  # "if" of a graph
 
-        # 2. G: maximize log D(G(z)), smoothed as well, for the same fakes, updated D.
+        # 2. G: maximize log D(G(z)), smoothed as well, on the same fakes, D updated.
         with g_tape:
             g_logits = self.discriminator(fake, training=True)
             g_loss = self.bce(real_target, g_logits)  # [K2] the label of real

@@ -20,7 +20,7 @@ from keras import layers  # noqa: E402
 
 from sample import load_run, sample_z  # noqa: E402
 
-SURE = 0.9  # the least probability that counts as recognised
+SURE = 0.9  # the least probability that counts as recognized
 
 
 def build_judge():
@@ -51,7 +51,7 @@ def main(run, images, labels):
     z = sample_z(settings["latent"], 1000, generator.input_shape[1], seed=1)
     untrained = keras.models.clone_model(generator)
     print(
-        f"of 1,000, recognised with {SURE:.0%} or more: share, and number of each label"
+        f"of 1,000, recognized with {SURE:.0%} or more: share, and number of each label"
     )
 
     def draw(network):
