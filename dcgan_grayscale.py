@@ -166,7 +166,7 @@ def load_dataset(name):
             return np.load(keras.utils.get_file(origin=KMNIST))["arr_0"]
         return getattr(keras.datasets, name).load_data()[0][0]
     except Exception as error:  # no network, or a broken download
-        hint = f"delete {name} in ~/.keras/datasets and try again, or --dataset toys"
+        hint = "delete its file in ~/.keras/datasets and try again, or --dataset toys"
         raise SystemExit(f"error: no {name} ({error}): {hint}") from None
 
 

@@ -39,7 +39,7 @@ class Options(argparse.ArgumentParser):
         style = argparse.ArgumentDefaultsHelpFormatter
         super().__init__(description=description.split("\n")[0], formatter_class=style)
         add = self.add_argument
-        add("--images", help="folder, .npy or .npz; otherwise toys are drawn")
+        add("--images", help="folder, .npy or .npz; else toys, or --dataset")
         add("--fit", choices=["pad", "crop"], default="pad", help="to the size")
         add("--background", type=ImageColor.getrgb, default="white", help="of padding")
         add("--out", type=Path, default=out, help="folder for results")
@@ -52,8 +52,8 @@ class Options(argparse.ArgumentParser):
 
     def parse_args(self, argv=None):
         """Parse argv, which may hold numbers and Paths, and make the run repeatable."""
-        if argv is None:  # in a notebook sys.argv belongs to the kernel
-            argv = [] if "ipykernel" in sys.modules else sys.argv[1:]
+        if argv is None:  # in a notebook sys.argv is the kernel's, with its .json
+            argv = [] if sys.argv[-1].endswith(".json") else sys.argv[1:]
         args = super().parse_args([str(word) for word in argv])
         keras.config.set_dtype_policy("mixed_bfloat16" if args.bfloat16 else "float32")
         keras.utils.set_random_seed(args.seed)  # Python's, numpy's and TensorFlow's
@@ -69,7 +69,7 @@ def load_images(source, shape, fit="pad", background="white") -> np.ndarray:
     an .npz, an array, or None for toys; shape is (height, width, 3 or 1).
     """
     if source is None:
-        print("No --images: training on toys.")
+        print("No --images: drawing toys.")
         source = np.stack([draw_toy(seed) for seed in range(2000)])
     is_folder = isinstance(source, (str, Path)) and os.path.isdir(source)
     items = sorted(find_files(source)) if is_folder else read_array(source)
@@ -84,14 +84,14 @@ def load_images(source, shape, fit="pad", background="white") -> np.ndarray:
             picture.draft(None, (max(shape[:2]),) * 2)  # JPEGs at 1/2, 1/4 or 1/8
             return fit_picture(picture, shape, fit, background)
         except Exception as error:  # broken files make Pillow raise all kinds
-            left_out[item] = error
+            left_out[item] = ascii(error)  # itself, it would keep the picture
 
     with ThreadPoolExecutor() as pool:
         found = (pixels for pixels in pool.map(read, items) if pixels is not None)
         images = np.fromiter(found, np.dtype((np.uint8, shape)))
     if left_out:
         kinds, first = Counter(file.suffix.lower() for file in left_out), min(left_out)
-        print(f"Left out: {dict(kinds)!a}; {str(first)!a}: {left_out[first]!a}")
+        print(f"Left out: {dict(kinds)!a}; {str(first)!a}: {left_out[first]}")
     if len(images) == 0:
         sys.exit(f"error: no pictures in {source}")
     return images
@@ -146,7 +146,7 @@ def read_array(source) -> np.ndarray:
         sys.exit(f"error: neither a folder nor a readable .npy or .npz: {error}")
     images = array[..., np.newaxis] if array.ndim == 3 else array
     n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
-    shaped = n and 4 < width <= 4 * height and channels in (1, 3, 4)
+    shaped = n and min(height, width) > 4 and channels in (1, 3, 4)
     if not shaped or array.dtype.kind not in "biuf":
         sys.exit(f"error: {array.dtype}{array.shape}, not (N, H, W) or (N, H, W, C)")
     if images.dtype == np.uint8 and images[:100].max() > 1:  # no masks of 0 and 1
@@ -236,7 +236,7 @@ class Run(keras.callbacks.Callback):
         except Exception as error:  # broken files make numpy raise all kinds
             sys.exit(f"error: {self.out}: {error}; choose another --out, or --fresh")
         counts = f"{old['pictures']:,} pictures before, {new['pictures']:,} now"
-        print(f"Resuming after epoch {self.epoch}: {counts}.")
+        print(f"Resuming after epoch {self.epoch} of {new.get('epochs', '?')}:", counts)
 
     @contextlib.contextmanager
     def replacing(self, folder):
@@ -253,10 +253,10 @@ class Run(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if not hasattr(sys, "ps1"):  # no prompt, no notebook
             signal.signal(signal.SIGINT, self.stop)
-        if self.step == 0:
-            for old in self.out.glob("samples/step_*.png"):
+        for old in self.out.glob("samples/step_*.png"):
+            if old.stem > f"step_{self.step:07}":
                 old.unlink()
-            self.save_grid(0)
+        self.save_grid(self.step)
 
     def stop(self, *signal_and_frame):  # KeyboardInterrupt gets lost in h5py
         self.stopped = True
@@ -268,7 +268,7 @@ class Run(keras.callbacks.Callback):
         with self.replacing(self.out / "samples") as new:
             picture.save(new / f"step_{step:07}.png")
         if notebook := sys.modules.get("IPython.display"):
-            notebook.display(picture, display_id="grid", update=step > 0)
+            notebook.display(picture, display_id=str(id(self)), update=step > self.step)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.stopped:
@@ -282,11 +282,11 @@ class Run(keras.callbacks.Callback):
         values = [variable.numpy() for variable in self.state]
         if not all(np.isfinite(x).all() for x in (*logs.values(), *values)):
             sys.exit("error: losses or weights not finite: the last checkpoint stays")
+        self.save_grid(self.last)
         self.epoch, self.step = self.epoch + 1, self.last
         row = [self.epoch, self.step, *logs.values()]
         self.table = self.table or [",".join(["epoch", "step", *logs])]
         self.table.append(",".join(f"{number:.8g}" for number in row))
-        self.save_grid(self.step)
         grids = sorted(self.out.glob("samples/step_*.png"))
         grids = grids[:: -(len(grids) // 60 + 1)][::-1]  # at most 60, with the last
         run = json.dumps([self.settings, self.epoch, self.step, self.table])

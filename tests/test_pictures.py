@@ -74,6 +74,11 @@ def test_what_is_broken_hidden_or_no_picture_is_left_out(tmp_path, capsys):
         assert part in told
     with pytest.raises(SystemExit, match="no pictures in"):
         load_images(folder / "run", SHAPE)
+    (folder / "ok.png").unlink()
+    with pytest.raises(SystemExit) as end:
+        load_images(folder, SHAPE)
+    reasons = end.traceback[-1].frame.f_locals["left_out"].values()
+    assert set(map(type, reasons)) == {str}, "errors would keep their files open"
 
 
 def test_arrays_ranges_and_files(tmp_path, capsys):
@@ -85,6 +90,7 @@ def test_arrays_ranges_and_files(tmp_path, capsys):
         assert f"taken as {taken}.\n" in capsys.readouterr().out
     assert close(load_images(np.uint8(PIXELS > 99), SHAPE), 255 * (PIXELS > 99))
     assert close(load_images(PIXELS[..., 0], SHAPE), PIXELS[..., :1]), "gray"
+    assert len(load_images(PIXELS.reshape(1, 5, -1, 3), SHAPE)) == 1, "48 times 5"
     np.save(tmp_path / "x.npy", PIXELS)
     images = load_images(tmp_path / "x.npy", SHAPE)
     assert isinstance(images, np.memmap) and close(images, PIXELS)
@@ -98,6 +104,7 @@ def test_what_are_no_pictures_is_refused_in_one_line(tmp_path):
         (PIXELS / 64 - 2, "-2 to 1.98438: scale"), (PIXELS[0], r"\(8, 6, 3\)"),
         (np.where(PIXELS > 9, np.nan, 0), "nan"), (PIXELS[:0], "not"),
         (PIXELS.transpose(0, 3, 1, 2), "not"), (np.array(None), "neither a folder nor"),
+        (PIXELS.reshape(5, 1, -1), "not"),
     ):  # fmt: skip
         np.save(file, array)
         with pytest.raises(SystemExit, match=says) as end:

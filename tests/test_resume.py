@@ -73,7 +73,7 @@ def test_longer_runs_fresh_ones_and_what_does_not_fit(folder, tmp_path, capsys):
     call(*tiny)
     (folder / "Picture 0.jpg").unlink()
     call(*tiny, "--epochs", 2)
-    assert "after epoch 1: 11 pictures before, 10 now" in capsys.readouterr().out
+    assert "after epoch 1 of 2: 11 pictures before, 10 now" in capsys.readouterr().out
     before = checkpoint.read_bytes()
     call(*tiny, "--epochs", 2)  # is finished
     for name, was, now in (("seed", 0, 7), ("depth", 1, 2), ("increment", 2, 3)):
@@ -101,4 +101,4 @@ def test_mistakes_give_one_line(tmp_path, monkeypatch, capsys):
     assert "nowhere" in refusal("dcgan_pokemon", "--images", "nowhere")
     assert "smaller --depth" in refusal("dcgan_general", "--depth", 12)
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: 1 / 0)
-    assert "delete mnist in ~/.keras/datasets" in refusal("dcgan_grayscale")
+    assert "delete its file in ~/.keras/datasets" in refusal("dcgan_grayscale")
