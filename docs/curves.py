@@ -29,9 +29,11 @@ PUBLISHED = {  # experiment: epoch: D_loss, G_loss
 }  # fmt: skip
 DOCS = Path(__file__).parent
 EXPERIMENTS = "1: input [0, 1]", "2: input [-1, 1]", "3: labels 0.9", "4: freezing"
-TRICKS = {  # the end of the file's name: label
-    "": "as in the source", "_labels": "labels not flipped",
-    "_noise": "no instance noise", "_neither": "neither",
+TRICKS = {  # the end of the file's name: color, label
+    "": ("C0", "as in the source"), "_seed_1": ("C0", None),
+    "_labels": ("C1", "labels not flipped"),
+    "_noise": ("C2", "no instance noise"), "_noise_seed_1": ("C2", None),
+    "_neither": ("C3", "neither"),
 }  # fmt: skip
 
 
@@ -71,11 +73,12 @@ def experiments(panels):
 
 
 def tricks(panels):
-    for i, (name, label) in enumerate(TRICKS.items()):
+    for name, (color, label) in TRICKS.items():
         rows = losses(f"dcgan256{name}")[:6]  # 3,000 steps
+        line = {"color": color, "linewidth": 1.5 if label else 0.7}
         values = rows["d_loss"], rows["g_loss"], rows["d_real"]
-        plot(panels, rows["step"], values, color=f"C{i}", label=label)
-        plot(panels[2:], rows["step"], [rows["d_fake"]], "--", color=f"C{i}")
+        plot(panels, rows["step"], values, label=label, **line)
+        plot(panels[2:], rows["step"], [rows["d_fake"]], "--", **line)
 
 
 def main():
