@@ -10,7 +10,6 @@ folder. With the training's seed, the default, the first pictures are those of i
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 from utils import grid, positive, save_gif, to_uint8
@@ -26,7 +25,7 @@ def load_run(folder):
             settings = json.loads(str(saved["run"]))[0]
         return keras.models.load_model(Path(folder, "generator.keras")), settings
     except Exception as error:  # broken files make Keras raise all kinds
-        sys.exit(f"error: {folder} holds no run, or not yet: train first ({error})")
+        raise SystemExit(f"error: no run in {folder} yet: train first ({error})")
 
 
 def sample_z(latent, n, latent_dim, seed) -> np.ndarray:
@@ -62,13 +61,14 @@ def main(argv=None):
         numbers = generator.predict(z, batch_size=16, verbose=0)
         return to_uint8(numbers, settings["value_range"])
 
+    for old in folder.glob("*.png"):
+        old.unlink()
     z = sample_z(latent, args.count, latent_dim, seed)
     np.save(folder / "z.npy", z)
     pictures = draw(z)
     for i in range(args.count):
         grid(pictures[i : i + 1], 1).save(folder / f"{i:05}.png")
-    columns = min(10, math.ceil(args.count**0.5))
-    grid(pictures[:100], columns).save(folder / "grid.png")
+    grid(pictures[:100], min(10, math.ceil(args.count**0.5))).save(folder / "grid.png")
     if args.walk:  # 120 frames of some circles side by side
         side = max(1, 256 // generator.output_shape[1])
         ways = walk(latent, 120, side**2, latent_dim, seed)
