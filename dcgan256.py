@@ -118,7 +118,7 @@ def build_discriminator():
 
 # %% The adversarial game
 def adam(updates_per_step):
-    """Adam whose rate falls by step. It counts updates, of which D makes two a step."""
+    """Adam whose rate falls every 10,000 steps; it counts updates, D's two a step."""
     rate = keras.optimizers.schedules.ExponentialDecay(
         LEARNING_RATE, DECAY_STEPS * updates_per_step, DECAY, staircase=True
     )
