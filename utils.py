@@ -39,7 +39,7 @@ class Options(argparse.ArgumentParser):
         style = argparse.ArgumentDefaultsHelpFormatter
         super().__init__(description=description.split("\n")[0], formatter_class=style)
         add = self.add_argument
-        add("--images", help="folder, .npy or .npz; else toys, or --dataset")
+        add("--images", help="folder, .npy or .npz; else a built-in set")
         add("--fit", choices=["pad", "crop"], default="pad", help="to the size")
         add("--background", type=ImageColor.getrgb, default="white", help="of padding")
         add("--out", type=Path, default=out, help="folder for results")
